@@ -1,0 +1,1 @@
+//! The traits that every inference engine implements; no vendor, no runtime.

@@ -1,0 +1,1 @@
+//! YOLO networks on libtorch, built from their yaml. Empty without the feature libtorch.

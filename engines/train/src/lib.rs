@@ -1,0 +1,3 @@
+//! The offline tool: renders data, trains, evaluates, exports and publishes detectors.
+
+pub mod sample;

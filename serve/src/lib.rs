@@ -1,0 +1,1 @@
+//! The daemon: batching, model repository, gRPC and HTTP.
