@@ -1,1 +1,4 @@
-//! YOLO networks on libtorch, built from their yaml. Empty without the feature libtorch.
+//! YOLO networks on libtorch, built from their yaml. Empty without the feature `libtorch`.
+
+#[cfg(feature = "libtorch")]
+pub mod network;
