@@ -77,7 +77,7 @@ pub fn stray(rng: &mut impl Rng) -> (Box<dyn Shape>, Material, Material, f32) {
         let wood = Material::matt([214, 176, 128]);
         (Box::new(Pencil), Material::random_paint(rng), wood, rng.random_range(0.4..0.7))
     } else {
-        let metal = Material::random_metal(rng);
+        let metal = Material::random_steel(rng);
         (Box::new(HexKey), metal, metal, rng.random_range(0.25..0.45))
     }
 }
@@ -103,12 +103,12 @@ pub fn scatter(canvas: &mut Canvas, light: &Light, rng: &mut impl Rng) {
         scratch(canvas, side, light, rng);
     }
     if rng.random_bool(0.35) {
-        let metal = Material::random_metal(rng);
+        let metal = Material::random_steel(rng);
         for _ in 0..rng.random_range(3..14) {
             let length = side * rng.random_range(0.01..0.04);
             let curl = rng.random_range(-3.0..3.0);
             let points = arc(length, rng.random_range(0.0..TAU), curl);
-            let tile = Tile::cord(&points, side * rng.random_range(0.0012..0.003), 2.0);
+            let tile = Tile::cord(&points, side * rng.random_range(0.0012..0.003), 3.0);
             put(canvas, &tile, &metal, 0.6, light, rng);
         }
     }
@@ -141,7 +141,8 @@ fn stain(canvas: &mut Canvas, side: f32, rng: &mut impl Rng) {
     for row in low.y..high.y {
         for column in low.x..high.x {
             let point = (Vec2::new(column as f32, row as f32) - centre) / radius;
-            let edge = 0.55 + 0.9 * noise::fractal(point.x * 1.6 + 9.0, point.y * 1.6, 2, seed);
+            let (u, v) = (point.x + 0.6 * point.y, point.y - 0.6 * point.x);
+            let edge = 0.35 + 1.1 * noise::fractal(u * 1.3 + 9.0, v * 1.3, 4, seed);
             let share = strength * smoothstep(edge, edge - 0.25, point.length());
             let colour = &mut canvas.colours[(row * canvas.width + column) as usize];
             *colour = colour.lerp(*colour * tint.lerp(Vec3::ONE, 0.25), share);
@@ -176,6 +177,6 @@ fn scratch(canvas: &mut Canvas, side: f32, light: &Light, rng: &mut impl Rng) {
     let (length, angle, curl) =
         (side * rng.random_range(0.05..0.4), rng.random_range(0.0..TAU), rng.random_range(-0.3..0.3));
     let shade = rng.random_range(30..190);
-    let tile = Tile::cord(&arc(length, angle, curl), side * rng.random_range(0.0006..0.0014), 1.0);
+    let tile = Tile::cord(&arc(length, angle, curl), side * rng.random_range(0.0006..0.0014), 3.0);
     put(canvas, &tile, &Material::matt([shade; 3]), 0.0, light, rng);
 }

@@ -24,19 +24,26 @@ impl Material {
         Self { colour: linear(rgb), metal: 0.0, gloss: 12.0, wear: 0.06 }
     }
 
-    /// A metal a part could be made of: steel, zinc, brass, copper, black oxide.
-    pub fn random_metal(rng: &mut impl Rng) -> Self {
-        const METALS: [([u8; 3], f32); 8] = [
+    /// Bare steel, plated or blackened.
+    pub fn random_steel(rng: &mut impl Rng) -> Self {
+        const STEELS: [([u8; 3], f32); 5] = [
             ([196, 198, 202], 0.9),
             ([178, 182, 190], 1.0),
             ([210, 212, 214], 1.0),
             ([188, 180, 168], 0.8),
-            ([204, 172, 104], 1.0),
-            ([198, 178, 130], 0.9),
-            ([196, 134, 104], 1.0),
             ([72, 72, 78], 0.7),
         ];
-        let (rgb, metal) = METALS[rng.random_range(0..METALS.len())];
+        Self::metal(STEELS[rng.random_range(0..STEELS.len())], rng)
+    }
+
+    /// Brass, yellow zinc or copper.
+    pub fn random_coloured_metal(rng: &mut impl Rng) -> Self {
+        const METALS: [([u8; 3], f32); 4] =
+            [([204, 172, 104], 1.0), ([198, 178, 130], 0.9), ([212, 190, 112], 1.0), ([196, 138, 108], 1.0)];
+        Self::metal(METALS[rng.random_range(0..METALS.len())], rng)
+    }
+
+    fn metal((rgb, metal): ([u8; 3], f32), rng: &mut impl Rng) -> Self {
         Self {
             colour: linear(rgb) * rng.random_range(0.85..1.1),
             metal,

@@ -116,9 +116,14 @@ impl Item<'_> {
     }
 }
 
-/// What a part of `class_id` is made of: mostly metal; a wrench's inlay and a bearing's shield are coloured.
+/// What a part of `class_id` is made of: metal, and for a wrench's inlay and a bearing's shield some paint or rubber.
+/// Wrenches and bearings are nearly always steel, the rest often brass or copper.
 fn materials(class_id: u32, rng: &mut impl Rng) -> (Material, Material) {
-    let metal = Material::random_metal(rng);
-    let coloured = matches!(CLASSES[class_id as usize], "wrench" | "bearing") && rng.random_bool(0.7);
-    (metal, if coloured { Material::random_paint(rng) } else { metal })
+    let has_accent = matches!(CLASSES[class_id as usize], "wrench" | "bearing");
+    let metal = if rng.random_bool(if has_accent { 0.08 } else { 0.35 }) {
+        Material::random_coloured_metal(rng)
+    } else {
+        Material::random_steel(rng)
+    };
+    (metal, if has_accent && rng.random_bool(0.7) { Material::random_paint(rng) } else { metal })
 }

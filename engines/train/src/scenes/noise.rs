@@ -15,9 +15,8 @@ pub fn unit(x: i32, y: i32, seed: u32) -> f32 {
 
 /// Value noise in `[0, 1]`: random values at whole coordinates, smoothly interpolated between.
 pub fn value(x: f32, y: f32, seed: u32) -> f32 {
-    let (column, row) = (x.floor(), y.floor());
-    let (u, v) = (ease(x - column), ease(y - row));
-    let (column, row) = (column as i32, row as i32);
+    let (column, row) = (floor(x), floor(y));
+    let (u, v) = (ease(x - column as f32), ease(y - row as f32));
     let top = lerp(unit(column, row, seed), unit(column + 1, row, seed), u);
     let bottom = lerp(unit(column, row + 1, seed), unit(column + 1, row + 1, seed), u);
     lerp(top, bottom, v)
@@ -33,6 +32,12 @@ pub fn fractal(x: f32, y: f32, octaves: u32, seed: u32) -> f32 {
         frequency *= 2.0;
     }
     sum / total
+}
+
+/// `f32::floor` is a call into the C library where the target lacks an instruction for it; this is not.
+fn floor(x: f32) -> i32 {
+    let truncated = x as i32;
+    truncated - i32::from(truncated as f32 > x)
 }
 
 fn ease(t: f32) -> f32 {
