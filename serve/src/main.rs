@@ -1,0 +1,3 @@
+//! `detectd`.
+
+fn main() {}
