@@ -1,5 +1,7 @@
 //! From a decoded picture to a network's input: resize, place, normalise, HWC bytes to CHW floats.
 
+use fast_image_resize::images::{Image as TargetImage, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::{Image, Letterbox};
@@ -69,6 +71,9 @@ pub struct Preprocess {
     #[serde(default = "default_std")]
     pub std: [f32; 3],
 }
+
+/// Longest side of an input.
+const MAX_SIDE: u32 = 16_384;
 
 fn default_pad() -> u8 {
     114
@@ -183,17 +188,118 @@ impl Preprocess {
         3 * self.height as usize * self.width as usize
     }
 
+    /// Checks the parameters, at load.
+    ///
+    /// # Errors
+    /// The first parameter that makes no sense.
+    pub fn validate(&self) -> Result<(), PreprocessError> {
+        for (field, side) in [("width", self.width), ("height", self.height)] {
+            if !(1..=MAX_SIDE).contains(&side) {
+                return Err(parameter(field, "between 1 and 16384", side));
+            }
+        }
+        if !(self.scale.is_finite() && self.scale > 0.0) {
+            return Err(parameter("scale", "above 0 and finite", self.scale));
+        }
+        if !self.mean.iter().all(|value| value.is_finite()) {
+            return Err(parameter("mean", "finite", format_args!("{:?}", self.mean)));
+        }
+        if !self.std.iter().all(|value| value.is_finite() && *value > 0.0) {
+            return Err(parameter("std", "above 0 and finite", format_args!("{:?}", self.std)));
+        }
+        Ok(())
+    }
+
     /// Writes the input for `image` into `out` (CHW, [`Self::input_len`] values) and says where the picture lies in it.
     ///
     /// # Errors
     /// A buffer of another length, or sizes the resizing library refuses.
     pub fn run(&self, image: &Image, out: &mut [f32], scratch: &mut Resizer) -> Result<Letterbox, PreprocessError> {
-        let _ = (&mut scratch.resizer, &mut scratch.resized);
         let expected = self.input_len();
-        if out.len() != expected {
+        if out.len() != expected || expected == 0 {
             let (width, height) = (self.width, self.height);
             return Err(PreprocessError::BufferLength { width, height, expected, got: out.len() });
         }
-        Ok(Letterbox::new((image.width(), image.height()), self))
+        let letterbox = Letterbox::new((image.width(), image.height()), self);
+        let content = scratch.resize(image, letterbox.content(), self.filter)?;
+        self.place(content, &letterbox, out);
+        Ok(letterbox)
     }
+
+    /// Normalises the pixels of the resized picture into the planes of `out`, and pads around them.
+    fn place(&self, content: &[u8], letterbox: &Letterbox, out: &mut [f32]) {
+        let (columns, rows) = (letterbox.content().0 as usize, letterbox.content().1 as usize);
+        let (left, top) = (letterbox.offset().0 as usize, letterbox.offset().1 as usize);
+        let width = self.width as usize;
+        let plane = width * self.height as usize;
+        // (pixel * scale - mean) / std, as one multiplication and one addition per value.
+        let factor = self.std.map(|std| self.scale / std);
+        let bias: [f32; 3] = std::array::from_fn(|channel| -self.mean[channel] / self.std[channel]);
+        // Which byte of a pixel goes to each plane.
+        let from = match self.channels {
+            ChannelOrder::Rgb => [0, 1, 2],
+            ChannelOrder::Bgr => [2, 1, 0],
+        };
+        for (channel, plane) in out.chunks_exact_mut(plane).enumerate() {
+            let (factor, bias, from) = (factor[channel], bias[channel], from[channel]);
+            let padding = f32::from(self.pad).mul_add(factor, bias);
+            plane[..top * width].fill(padding);
+            plane[(top + rows) * width..].fill(padding);
+            for (target, pixels) in plane[top * width..].chunks_exact_mut(width).zip(content.chunks_exact(columns * 3))
+            {
+                target[..left].fill(padding);
+                target[left + columns..].fill(padding);
+                for (value, pixel) in target[left..left + columns].iter_mut().zip(pixels.chunks_exact(3)) {
+                    *value = f32::from(pixel[from]) * factor + bias;
+                }
+            }
+        }
+    }
+}
+
+impl Resizer {
+    /// The pixels of `image` at another size; its own if the size is the same.
+    fn resize<'a>(&'a mut self, image: &'a Image, to: (u32, u32), filter: Filter) -> Result<&'a [u8], PreprocessError> {
+        let from = (image.width(), image.height());
+        if from == to {
+            return Ok(image.pixels());
+        }
+        let error = |reason: &dyn std::fmt::Display| PreprocessError::Resize { from, to, reason: reason.to_string() };
+        let length = to.0 as usize * to.1 as usize * 3;
+        if self.resized.len() < length {
+            self.resized.resize(length, 0);
+        }
+        let pixels = &mut self.resized[..length];
+        let source = ImageRef::new(from.0, from.1, image.pixels(), PixelType::U8x3).map_err(|cause| error(&cause))?;
+        let mut target =
+            TargetImage::from_slice_u8(to.0, to.1, pixels, PixelType::U8x3).map_err(|cause| error(&cause))?;
+        let kernel = match filter {
+            Filter::Bilinear => FilterType::Bilinear,
+            Filter::Bicubic => {
+                let kernel = fast_image_resize::Filter::new("bicubic, a = -0.75", cubic, 2.0);
+                FilterType::Custom(kernel.map_err(|cause| error(&cause))?)
+            }
+        };
+        // Interpolation keeps the kernel's width in source pixels when shrinking, as OpenCV does.
+        let options = ResizeOptions::new().resize_alg(ResizeAlg::Interpolation(kernel));
+        self.resizer.resize(&source, &mut target, &options).map_err(|cause| error(&cause))?;
+        Ok(&self.resized[..length])
+    }
+}
+
+/// The cubic convolution kernel (Keys 1981) with a = -0.75, as in OpenCV's INTER_CUBIC.
+fn cubic(x: f64) -> f64 {
+    const A: f64 = -0.75;
+    let x = x.abs();
+    if x <= 1.0 {
+        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+    } else if x < 2.0 {
+        ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A
+    } else {
+        0.0
+    }
+}
+
+fn parameter(field: &'static str, expected: &'static str, value: impl std::fmt::Display) -> PreprocessError {
+    PreprocessError::Parameter { field, expected, value: value.to_string() }
 }

@@ -1,7 +1,15 @@
 //! From an encoded picture to pixels: JPEG, PNG, WebP, BMP and raw buffers.
 
+mod jpeg;
+mod raw;
+mod still;
+
+pub use raw::{RawLayout, from_raw};
+
 use std::fmt;
 
+use image::metadata::Orientation;
+use image::{DynamicImage, RgbImage};
 use serde::{Deserialize, Serialize};
 
 use crate::Image;
@@ -74,26 +82,6 @@ pub struct DecodedImage {
     pub image: Image,
     /// The encoding.
     pub format: Format,
-}
-
-/// How raw pixels lie in a buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RawLayout {
-    /// Interleaved red, green, blue.
-    Rgb8Hwc,
-    /// Interleaved blue, green, red.
-    Bgr8Hwc,
-    /// Interleaved red, green, blue, alpha; alpha is ignored.
-    Rgba8Hwc,
-    /// Interleaved blue, green, red, alpha; alpha is ignored.
-    Bgra8Hwc,
-    /// One grey byte.
-    Gray8,
-    /// A red, a green and a blue plane.
-    Rgb8Chw,
-    /// A blue, a green and a red plane.
-    Bgr8Chw,
 }
 
 /// A picture that could not be decoded.
@@ -171,35 +159,90 @@ impl DecodeError {
 /// # Errors
 /// Unknown, unsupported or corrupt bytes.
 pub fn probe(bytes: &[u8]) -> Result<ImageInfo, DecodeError> {
-    Err(unrecognised(bytes))
+    let format = recognise(bytes)?;
+    let header = match format {
+        Format::Jpeg => jpeg::probe(bytes)?,
+        _ => still::probe(format, bytes)?,
+    };
+    let (width, height) = header.upright();
+    Ok(ImageInfo { format, width, height })
 }
 
-/// Decodes a picture into `buffer`, which is grown where needed; an empty one will do.
+/// Decodes a picture into `buffer`, which is grown where needed; an empty one will do. Alpha is dropped, as OpenCV and
+/// Pillow do: the colour stored under a transparent pixel counts. Sixteen bits are rounded to eight. The first frame of
+/// an animation is taken.
 ///
 /// # Errors
 /// Unknown, unsupported, corrupt or truncated bytes; more pixels than `limits` allow.
 pub fn decode(bytes: &[u8], limits: &DecodeLimits, buffer: Vec<u8>) -> Result<DecodedImage, DecodeError> {
-    let _ = (limits, buffer);
-    Err(unrecognised(bytes))
+    let format = recognise(bytes)?;
+    let (header, pixels) = match format {
+        Format::Jpeg => jpeg::decode(bytes, limits, buffer)?,
+        _ => still::decode(format, bytes, limits, buffer)?,
+    };
+    let image = header.turn(pixels).ok_or_else(|| corrupt(format, "the size does not fit the pixels"))?;
+    Ok(DecodedImage { image, format })
 }
 
-/// Takes raw pixels. `stride` is the bytes from one row to the next (of each plane, for planes); `None`: no gap.
-///
-/// # Errors
-/// A buffer that is not `stride * height` long (`3 * stride * height` for planes), the last row's gap left out or not;
-/// more pixels than `limits` allow; a side of 0.
-pub fn from_raw(
-    data: &[u8],
+/// What every format's header tells.
+struct Header {
+    /// Width as stored.
     width: u32,
+    /// Height as stored.
     height: u32,
-    layout: RawLayout,
-    stride: Option<usize>,
-    limits: &DecodeLimits,
-) -> Result<Image, DecodeError> {
-    let _ = (width, height, layout, stride, limits);
-    Err(unrecognised(data))
+    /// How to turn the stored picture upright.
+    orientation: Orientation,
 }
 
-fn unrecognised(bytes: &[u8]) -> DecodeError {
-    DecodeError::Unrecognised { beginning: bytes.iter().take(8).copied().collect(), length: bytes.len() }
+impl Header {
+    /// Fails if the picture has more pixels than the limit.
+    fn check(&self, format: Format, limits: &DecodeLimits) -> Result<(), DecodeError> {
+        let Self { width, height, .. } = *self;
+        if u64::from(width) * u64::from(height) > limits.max_pixels {
+            return Err(DecodeError::TooManyPixels { format, width, height, limit: limits.max_pixels });
+        }
+        Ok(())
+    }
+
+    /// Width and height after the orientation is applied.
+    fn upright(&self) -> (u32, u32) {
+        use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+        match self.orientation {
+            Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH => (self.height, self.width),
+            _ => (self.width, self.height),
+        }
+    }
+
+    /// Applies the orientation to RGB pixels.
+    fn turn(&self, pixels: Vec<u8>) -> Option<Image> {
+        if self.orientation == Orientation::NoTransforms {
+            return Image::new(self.width, self.height, pixels);
+        }
+        let mut picture = DynamicImage::ImageRgb8(RgbImage::from_raw(self.width, self.height, pixels)?);
+        picture.apply_orientation(self.orientation);
+        Image::new(picture.width(), picture.height(), picture.into_rgb8().into_raw())
+    }
+}
+
+/// Tells the format by its signature.
+fn recognise(bytes: &[u8]) -> Result<Format, DecodeError> {
+    let unsupported = |format: &'static str| {
+        let what = "send JPEG, PNG, WebP or BMP".to_owned();
+        Err(DecodeError::Unsupported { format, what })
+    };
+    match bytes {
+        [0xff, 0xd8, 0xff, ..] => Ok(Format::Jpeg),
+        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Ok(Format::Png),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Ok(Format::WebP),
+        [b'B', b'M', ..] => Ok(Format::Bmp),
+        [b'G', b'I', b'F', b'8', ..] => unsupported("gif"),
+        [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => unsupported("tiff"),
+        [_, _, _, _, b'f', b't', b'y', b'p', b'a', b'v', b'i', ..] => unsupported("avif"),
+        [_, _, _, _, b'f', b't', b'y', b'p', b'h' | b'm', ..] => unsupported("heif"),
+        _ => Err(DecodeError::Unrecognised { beginning: bytes.iter().take(8).copied().collect(), length: bytes.len() }),
+    }
+}
+
+fn corrupt(format: Format, reason: impl fmt::Display) -> DecodeError {
+    DecodeError::Corrupt { format, reason: reason.to_string() }
 }
