@@ -1,1 +1,3 @@
 //! The daemon: batching, model repository, gRPC and HTTP.
+
+pub mod config;

@@ -1,0 +1,148 @@
+//! The settings as they are written, before anything is checked. The comments here are what `detectd serve --help`,
+//! `detectd check --print-config` and the README print.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawConfig {
+    pub(super) server: RawServer,
+    pub(super) repository: RawRepository,
+    pub(super) limits: RawLimits,
+    pub(super) cpu: RawCpu,
+    pub(super) onnx: RawOnnx,
+    pub(super) log: RawLog,
+}
+
+/// Ports, shutdown and the limits of connections.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawServer {
+    /// Where gRPC listens: an IP address and a port; port 0 takes a free one.
+    pub(super) grpc_address: String,
+    /// Where `/metrics`, `/livez`, `/readyz` and the status page listen.
+    pub(super) http_address: String,
+    /// After SIGTERM, how long running and queued work may take to finish.
+    pub(super) grace_period_ms: u64,
+    /// After SIGTERM, how long readiness is false before new work is refused. Set it to the time that your load
+    /// balancer needs to notice.
+    pub(super) shutdown_delay_ms: u64,
+    /// Answer gRPC server reflection, which tools such as grpcurl use.
+    pub(super) reflection: bool,
+    /// The largest gRPC message, in both directions.
+    pub(super) max_message_bytes: u64,
+    /// Requests in work in the whole server; more are answered RESOURCE_EXHAUSTED.
+    pub(super) max_concurrent_requests: u64,
+    /// HTTP/2 streams of one connection.
+    pub(super) max_concurrent_streams: u64,
+    /// Unanswered requests of one DetectStream; the server reads no further one.
+    pub(super) max_stream_requests: u64,
+    /// How often an idle connection is pinged; 0: never.
+    pub(super) keepalive_interval_ms: u64,
+    /// How long the answer to a ping may take before the connection is closed.
+    pub(super) keepalive_timeout_ms: u64,
+    /// Connections are asked to end after it, which spreads clients over servers; 0: never.
+    pub(super) max_connection_age_ms: u64,
+    /// Compressions that are accepted, and used in answers to clients that take them: "gzip", "zstd".
+    pub(super) compression: Vec<String>,
+    /// The deadline of requests that bring none; 0: none.
+    pub(super) default_deadline_ms: u64,
+}
+
+/// Which models are served, and from where.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawRepository {
+    /// The folder with one folder for each model. A relative path is taken from the working directory.
+    pub(super) path: String,
+    /// Only these models; empty: all in the folder.
+    pub(super) models: Vec<String>,
+    /// A model that cannot be loaded ends the start. If false, it is listed as failed and the others serve.
+    pub(super) strict: bool,
+}
+
+/// How much a single request may ask for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawLimits {
+    /// The most pixels of a picture, checked in its header before it is decoded.
+    pub(super) max_image_pixels: u64,
+    /// The most pictures of one DetectBatch.
+    pub(super) max_images_per_request: u64,
+    /// The most boxes for one picture that a request may ask for.
+    pub(super) max_detections: u64,
+}
+
+/// The threads that decode pictures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawCpu {
+    /// Threads that decode and resize; 0: as many as there are cores.
+    pub(super) decode_threads: u64,
+    /// Pictures that may wait for such a thread; more are answered RESOURCE_EXHAUSTED.
+    pub(super) decode_queue: u64,
+}
+
+/// The embedded ONNX engine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawOnnx {
+    /// Threads of each instance whose manifest states none; 0: the engine decides.
+    pub(super) threads: u64,
+}
+
+/// The log on stderr.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawLog {
+    /// "text" for people, "json" for one object a line.
+    pub(super) format: String,
+    /// What is logged: "error", "warn", "info", "debug" or "trace", or by module, as in "warn,detectd=debug".
+    pub(super) level: String,
+}
+
+impl Default for RawServer {
+    fn default() -> Self {
+        Self {
+            grpc_address: "127.0.0.1:8001".into(),
+            http_address: "127.0.0.1:8002".into(),
+            grace_period_ms: 30_000,
+            shutdown_delay_ms: 0,
+            reflection: true,
+            max_message_bytes: 64 << 20,
+            max_concurrent_requests: 1024,
+            max_concurrent_streams: 256,
+            max_stream_requests: 64,
+            keepalive_interval_ms: 30_000,
+            keepalive_timeout_ms: 20_000,
+            max_connection_age_ms: 0,
+            compression: vec!["gzip".into(), "zstd".into()],
+            default_deadline_ms: 0,
+        }
+    }
+}
+
+impl Default for RawRepository {
+    fn default() -> Self {
+        Self { path: "models".into(), models: Vec::new(), strict: true }
+    }
+}
+
+impl Default for RawLimits {
+    fn default() -> Self {
+        Self { max_image_pixels: 50_000_000, max_images_per_request: 64, max_detections: 1000 }
+    }
+}
+
+impl Default for RawCpu {
+    fn default() -> Self {
+        Self { decode_threads: 0, decode_queue: 256 }
+    }
+}
+
+impl Default for RawLog {
+    fn default() -> Self {
+        Self { format: "text".into(), level: "info".into() }
+    }
+}
