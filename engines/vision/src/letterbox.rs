@@ -114,6 +114,14 @@ impl Letterbox {
         BoundingBox { x1, y1, x2, y2 }
     }
 
+    /// A box in the picture's pixels, clipped to the picture.
+    #[must_use]
+    pub fn clip(&self, bbox: BoundingBox) -> BoundingBox {
+        let (width, height) = (self.source.0 as f32, self.source.1 as f32);
+        let (x, y) = (|x: f32| x.clamp(0.0, width), |y: f32| y.clamp(0.0, height));
+        BoundingBox { x1: x(bbox.x1), y1: y(bbox.y1), x2: x(bbox.x2), y2: y(bbox.y2) }
+    }
+
     /// [`Self::unmap`] on `[x1, y1, x2, y2]` of either precision, with the padding given.
     #[must_use]
     pub fn unmap_corners<T: Real>(&self, corners: [T; 4], pad: (f64, f64)) -> [T; 4] {

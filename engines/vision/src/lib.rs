@@ -12,10 +12,15 @@ mod real;
 
 pub use decode::{DecodeError, DecodeLimits, DecodedImage, Format, ImageInfo, RawLayout, decode, from_raw, probe};
 pub use detection::{BoundingBox, Detection};
-pub use head::{AnchorLevel, Coordinates, Family, Head, HeadError, OutputData, OutputShape, OutputView, PpyoloHead};
+pub use head::{
+    AnchorLevel, Coordinates, DecodedRows, Family, Head, HeadError, OutputData, OutputShape, OutputView, PpyoloHead,
+};
 pub use image::Image;
 pub use letterbox::Letterbox;
-pub use nms::{Candidates, NmsScratch};
+pub use nms::{
+    Candidates, Kept, MatrixNmsArguments, MatrixNmsBatch, MatrixNmsOutput, MatrixScratch, NmsScratch, greedy_nms,
+    matrix_nms, matrix_nms_batch, soft_nms,
+};
 pub use options::{DetectOptions, GreedyNms, MatrixKernel, MatrixNms, Nms, OptionsError, SoftKernel, SoftNms};
 pub use preprocess::{ChannelOrder, Filter, Preprocess, PreprocessError, Resize, Resizer};
 pub use real::Real;

@@ -1,14 +1,24 @@
 //! How the raw outputs of a detector become boxes: one variant per layout in use.
 
+mod cells;
 mod error;
+mod finished;
+mod formula;
+mod recognise;
+mod shape;
+mod sink;
 mod view;
 
 pub use error::HeadError;
+pub use sink::DecodedRows;
 pub use view::{OutputData, OutputShape, OutputView};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Candidates, DetectOptions, Detection, Letterbox, NmsScratch, Real};
+use self::cells::YoloxLevel;
+use self::view::of_image;
+use crate::nms::{self, MAX_CANDIDATES};
+use crate::{Candidates, DetectOptions, Detection, Letterbox, NmsScratch, Real, Resize};
 
 /// The layout of a model's outputs and the formulas that turn them into boxes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -134,30 +144,6 @@ fn default_confidence() -> f32 {
 }
 
 impl Head {
-    /// Finds the layout from the shapes of a model's outputs.
-    ///
-    /// # Errors
-    /// No layout fits, or several do; the message says what to write in the manifest.
-    pub fn recognise(
-        family: Option<Family>,
-        outputs: &[OutputShape<'_>],
-        classes: usize,
-        input: (u32, u32),
-    ) -> Result<Self, HeadError> {
-        let _ = (family, outputs, classes, input);
-        Ok(Self::Yolov5)
-    }
-
-    /// Checks at load that a model's outputs have this layout, for `classes` classes and an input of `input` (width,
-    /// height) pixels.
-    ///
-    /// # Errors
-    /// The first output that does not fit, with what was expected and what came.
-    pub fn check(&self, outputs: &[OutputShape<'_>], classes: usize, input: (u32, u32)) -> Result<(), HeadError> {
-        let _ = (outputs, classes, input);
-        Ok(())
-    }
-
     /// Appends to `out` the candidates of picture `image` of the batch that pass the thresholds and the class filter.
     /// Boxes and scores that are not finite, and inverted boxes, are left out.
     ///
@@ -171,8 +157,37 @@ impl Head {
         options: &DetectOptions,
         out: &mut Candidates<T>,
     ) -> Result<(), HeadError> {
-        let _ = (outputs, image, letterbox, options, out);
+        let classes = self.check_batch(outputs, image, letterbox.input())?;
+        out.coordinates = self.coordinates(letterbox);
+        match self {
+            Self::PaddleNms { .. } => finished::paddle(outputs, image, options, out)?,
+            Self::EndToEnd => finished::end_to_end(of_image(&outputs[0], image)?, options, out),
+            Self::EfficientNms => finished::efficient_nms(outputs, image, options, out)?,
+            _ => {
+                let keeps_equal = matches!(self, Self::Yolox { .. });
+                let mut filter = sink::Filter { options, classes, keeps_equal, out };
+                self.walk(outputs, image, letterbox, &mut filter)?;
+            }
+        }
+        out.truncate_to_best(MAX_CANDIDATES);
         Ok(())
+    }
+
+    /// Every row of picture `image` of the batch, decoded, before any threshold: what a faster implementation is
+    /// compared with.
+    ///
+    /// # Errors
+    /// As [`Self::candidates`]; also a head with NMS in the graph, which has no such rows.
+    pub fn decode<T: Real>(
+        &self,
+        outputs: &[OutputView<'_>],
+        image: usize,
+        letterbox: &Letterbox,
+    ) -> Result<DecodedRows<T>, HeadError> {
+        let classes = self.check_batch(outputs, image, letterbox.input())?;
+        let mut rows = DecodedRows { classes, ..DecodedRows::default() };
+        self.walk(outputs, image, letterbox, &mut rows)?;
+        Ok(rows)
     }
 
     /// The detections of picture `image` of the batch, in the picture's own pixels, best first.
@@ -187,7 +202,106 @@ impl Head {
         options: &DetectOptions,
         scratch: &mut NmsScratch,
     ) -> Result<Vec<Detection>, HeadError> {
-        let _ = (outputs, image, letterbox, options, scratch);
-        Ok(Vec::new())
+        let mut candidates = std::mem::take(&mut scratch.candidates);
+        candidates.clear();
+        let result = self.candidates(outputs, image, letterbox, options, &mut candidates);
+        let detections = result.map(|()| {
+            let kept = if self.has_nms() {
+                nms::best(&candidates, options.max_detections)
+            } else {
+                nms::suppress(&candidates, options, scratch)
+            };
+            kept.into_iter().map(|kept| candidates.detection(kept, letterbox)).collect()
+        });
+        scratch.candidates = candidates;
+        detections
+    }
+
+    /// What the candidates' corners are measured in.
+    fn coordinates(&self, letterbox: &Letterbox) -> Coordinates {
+        match self {
+            // The formula takes the picture's size, if the whole input is picture.
+            Self::Ppyolo(_) if letterbox.resize() == Resize::Stretch => Coordinates::Source,
+            Self::PaddleNms { coordinates } => *coordinates,
+            _ => Coordinates::Input,
+        }
+    }
+
+    /// Checks the outputs of a batch and returns the number of classes, 0 where the layout does not say.
+    fn check_batch(&self, outputs: &[OutputView<'_>], image: usize, input: (u32, u32)) -> Result<usize, HeadError> {
+        let dims: Vec<Vec<Option<usize>>> =
+            outputs.iter().map(|output| output.shape.iter().copied().map(Some).collect()).collect();
+        let shapes: Vec<OutputShape<'_>> =
+            outputs.iter().zip(&dims).map(|(output, dims)| OutputShape { name: output.name, dims }).collect();
+        let classes = self.classes_of(&shapes);
+        // Where the layout tells the classes but these shapes do not, any number shows the mismatch.
+        self.check(&shapes, classes.unwrap_or(1).max(1), input)?;
+        let batch = match self {
+            Self::PaddleNms { .. } => outputs[1].shape[0],
+            _ => outputs[0].shape[0],
+        };
+        if image >= batch {
+            return Err(HeadError::Image { image, batch });
+        }
+        Ok(classes.unwrap_or(0))
+    }
+
+    /// Passes every row to `sink`. The shapes have been checked.
+    fn walk<T: Real>(
+        &self,
+        outputs: &[OutputView<'_>],
+        image: usize,
+        letterbox: &Letterbox,
+        sink: &mut impl sink::Sink<T>,
+    ) -> Result<(), HeadError> {
+        let input = letterbox.input();
+        let grid = |stride: u32| [(input.0 / stride) as usize, (input.1 / stride) as usize];
+        let mut first = 0;
+        match self {
+            Self::Yolov5Levels { levels } => {
+                for (output, level) in outputs.iter().zip(levels) {
+                    let (data, permuted) = (of_image(output, image)?, output.shape.len() == 5);
+                    first += cells::yolov5_level(data, permuted, level, grid(level.stride), first, sink);
+                }
+            }
+            Self::Yolov5 => cells::finished(of_image(&outputs[0], image)?, outputs[0].shape[2], sink),
+            Self::Yolox { strides, decoded, logits } => {
+                let planes = outputs[0].shape.len() == 4;
+                let mut rest = of_image(&outputs[0], image)?;
+                for (index, stride) in strides.iter().copied().enumerate() {
+                    let grid = grid(stride);
+                    let count = grid[0] * grid[1];
+                    let data = if planes {
+                        of_image(&outputs[index], image)?
+                    } else {
+                        let (level, after) = rest.split_at(count * outputs[0].shape[2]);
+                        rest = after;
+                        level
+                    };
+                    let (decoded, logits) = (*decoded, *logits);
+                    cells::yolox_level(data, YoloxLevel { planes, decoded, logits, stride, grid, first }, sink);
+                    first += count;
+                }
+            }
+            Self::Yolov8 => cells::yolov8(of_image(&outputs[0], image)?, outputs[0].shape[2], sink),
+            Self::BoxesScores => {
+                cells::boxes_scores(of_image(&outputs[0], image)?, of_image(&outputs[1], image)?, sink);
+            }
+            Self::Ppyolo(head) => {
+                let picture = match self.coordinates(letterbox) {
+                    Coordinates::Source => letterbox.source(),
+                    Coordinates::Input => input,
+                };
+                for (output, level) in outputs.iter().zip(&head.levels) {
+                    let data = of_image(output, image)?;
+                    first += cells::ppyolo_level(data, head, level, grid(level.stride), picture, first, sink);
+                }
+            }
+            Self::PaddleNms { .. } | Self::EndToEnd | Self::EfficientNms => {
+                let (expected, value) = ("a head without NMS in the graph", self.name().to_owned());
+                return Err(HeadError::Parameter { field: "type", expected, value });
+            }
+        }
+        Ok(())
     }
 }
