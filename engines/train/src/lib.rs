@@ -1,4 +1,7 @@
 //! The offline tool: renders data, trains, evaluates, exports and publishes detectors.
 
+pub mod augment;
 pub mod sample;
 pub mod scenes;
+#[cfg(feature = "libtorch")]
+pub mod training;
