@@ -1,6 +1,6 @@
 //! A picture on its way into an engine.
 
-use std::sync::Arc;
+use bytes::Bytes;
 
 use detectd_vision::{Image, Letterbox};
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ pub enum Stage {
 #[derive(Clone, Debug)]
 pub enum Picture {
     /// The bytes of a picture file.
-    Encoded(Arc<[u8]>),
+    Encoded(Bytes),
     /// Pixels, in the picture's own size.
     Decoded(Image),
     /// The network's input.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{Detector, Stage, TensorSpec};
+use crate::{Batch, Detector, EngineError, Stage, TensorSpec};
 
 /// What a loaded model takes, gives and needs.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +26,39 @@ pub struct ModelSpec {
     pub takes: Stage,
     /// How tensors become boxes; `None` for a model that is no detector.
     pub detector: Option<Detector>,
+}
+
+impl ModelSpec {
+    /// Whether these tensors may be executed; gives the size of their batch.
+    ///
+    /// # Errors
+    /// [`EngineError::Shape`] that names the tensor, what was expected and what came.
+    pub fn accept(&self, batch: &Batch) -> Result<usize, EngineError> {
+        if batch.inputs.len() != self.inputs.len() {
+            return Err(EngineError::Shape(format!(
+                "{} inputs, the model takes {}",
+                batch.inputs.len(),
+                self.inputs.len()
+            )));
+        }
+        let mut size = None;
+        for (spec, tensor) in self.inputs.iter().zip(&batch.inputs) {
+            spec.accept(tensor)?;
+            let first = tensor.shape().first().copied().unwrap_or(0);
+            let expected = *size.get_or_insert(first);
+            if first != expected {
+                return Err(EngineError::Shape(format!(
+                    "input {}: a batch of {first}, but {} has {expected}",
+                    spec.name, self.inputs[0].name
+                )));
+            }
+        }
+        let size = size.unwrap_or(0);
+        if size == 0 || size > self.batch.max() {
+            return Err(EngineError::Shape(format!("a batch of {size}, the model takes 1 to {}", self.batch.max())));
+        }
+        Ok(size)
+    }
 }
 
 /// How many pictures one execution takes.
@@ -130,6 +163,33 @@ impl<'de> Deserialize<'de> for Device {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{DataType, Tensor, TensorData};
+
+    #[test]
+    fn a_batch_that_does_not_fit_is_named() {
+        let input =
+            |name: &str| TensorSpec { name: name.into(), data_type: DataType::Fp32, dims: vec![None, Some(2)] };
+        let spec = ModelSpec {
+            engine: "test".into(),
+            inputs: vec![input("a"), input("b")],
+            outputs: Vec::new(),
+            precision: Precision::Fp32,
+            device: Device::Cpu,
+            batch: BatchSize::UpTo(3),
+            takes: Stage::Letterboxed,
+            detector: None,
+        };
+        let tensor = |size: usize| Tensor::new(vec![size, 2], TensorData::Fp32(vec![0.0; size * 2])).unwrap();
+        let accept = |sizes: &[usize]| {
+            spec.accept(&Batch { inputs: sizes.iter().map(|&size| tensor(size)).collect() })
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(accept(&[3, 3]), Ok(3));
+        assert_eq!(accept(&[3]).unwrap_err(), "1 inputs, the model takes 2");
+        assert_eq!(accept(&[2, 1]).unwrap_err(), "input b: a batch of 1, but a has 2");
+        assert_eq!(accept(&[4, 4]).unwrap_err(), "a batch of 4, the model takes 1 to 3");
+        assert_eq!(accept(&[0, 0]).unwrap_err(), "a batch of 0, the model takes 1 to 3");
+    }
 
     #[test]
     fn devices_read_back_as_they_are_written() {
