@@ -1,3 +1,18 @@
 //! The daemon: batching, model repository, gRPC and HTTP.
 
+pub mod app;
+pub mod batch;
+pub mod buffers;
 pub mod config;
+pub mod cpu_pool;
+pub mod engines;
+pub mod error;
+pub mod http;
+pub mod lifecycle;
+pub mod logging;
+pub mod metrics;
+pub mod options;
+pub mod pipeline;
+pub mod repository;
+pub mod rpc;
+pub mod status_page;

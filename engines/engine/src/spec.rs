@@ -167,8 +167,7 @@ mod tests {
 
     #[test]
     fn a_batch_that_does_not_fit_is_named() {
-        let input =
-            |name: &str| TensorSpec { name: name.into(), data_type: DataType::Fp32, dims: vec![None, Some(2)] };
+        let input = |name: &str| TensorSpec { name: name.into(), data_type: DataType::Fp32, dims: vec![None, Some(2)] };
         let spec = ModelSpec {
             engine: "test".into(),
             inputs: vec![input("a"), input("b")],

@@ -1,10 +1,17 @@
 //! Settings: defaults, a file, the environment and flags become one validated [`Config`].
 
 mod error;
+mod load;
 mod raw;
+mod reference;
+mod sources;
+#[cfg(test)]
+mod tests;
 mod validate;
 
 pub use error::ConfigError;
+pub use load::{DEFAULT_FILE, FILE_VARIABLE, Loaded, Sources};
+pub use reference::{Setting, settings};
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -24,8 +31,6 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// The threads that decode pictures.
     pub cpu: CpuConfig,
-    /// The embedded ONNX engine.
-    pub onnx: OnnxConfig,
     /// The log on stderr.
     pub log: LogConfig,
 }
@@ -100,15 +105,6 @@ pub struct LimitsConfig {
 pub struct CpuConfig {
     /// Threads that decode and resize; the number of cores where the settings say 0.
     pub decode_threads: NonZeroUsize,
-    /// Pictures that may wait for such a thread; more are answered RESOURCE_EXHAUSTED.
-    pub decode_queue: NonZeroUsize,
-}
-
-/// Section `onnx`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct OnnxConfig {
-    /// Threads of each instance whose manifest states none; 0 leaves it to the engine.
-    pub threads: usize,
 }
 
 /// Section `log`.

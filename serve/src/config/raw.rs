@@ -11,7 +11,6 @@ pub(super) struct RawConfig {
     pub(super) repository: RawRepository,
     pub(super) limits: RawLimits,
     pub(super) cpu: RawCpu,
-    pub(super) onnx: RawOnnx,
     pub(super) log: RawLog,
 }
 
@@ -75,21 +74,11 @@ pub(super) struct RawLimits {
 }
 
 /// The threads that decode pictures.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawCpu {
     /// Threads that decode and resize; 0: as many as there are cores.
     pub(super) decode_threads: u64,
-    /// Pictures that may wait for such a thread; more are answered RESOURCE_EXHAUSTED.
-    pub(super) decode_queue: u64,
-}
-
-/// The embedded ONNX engine.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct RawOnnx {
-    /// Threads of each instance whose manifest states none; 0: the engine decides.
-    pub(super) threads: u64,
 }
 
 /// The log on stderr.
@@ -132,12 +121,6 @@ impl Default for RawRepository {
 impl Default for RawLimits {
     fn default() -> Self {
         Self { max_image_pixels: 50_000_000, max_images_per_request: 64, max_detections: 1000 }
-    }
-}
-
-impl Default for RawCpu {
-    fn default() -> Self {
-        Self { decode_threads: 0, decode_queue: 256 }
     }
 }
 

@@ -8,8 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::raw::RawConfig;
 use super::{
-    Compression, Config, ConfigError, CpuConfig, LimitsConfig, LogConfig, LogFormat, OnnxConfig, RepositoryConfig,
-    ServerConfig,
+    Compression, Config, ConfigError, CpuConfig, LimitsConfig, LogConfig, LogFormat, RepositoryConfig, ServerConfig,
 };
 
 /// A duration in milliseconds may be up to a day: beyond is a unit mistaken.
@@ -42,9 +41,7 @@ pub(super) fn settings(raw: &RawConfig, place: &dyn Fn(&str) -> String) -> Resul
                 0 => std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
                 threads => non_zero(threads),
             },
-            decode_queue: check.count("cpu.decode_queue", raw.cpu.decode_queue, 1 << 20),
         },
-        onnx: OnnxConfig { threads: check.range("onnx.threads", raw.onnx.threads, 0, 1024) as usize },
         log: LogConfig {
             format: check.one_of(
                 "log.format",

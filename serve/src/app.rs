@@ -1,0 +1,178 @@
+//! The composition root: every part is built here and nowhere else.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use detectd_vision::DecodeLimits;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic_health::server::HealthReporter;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::cpu_pool::CpuPool;
+use crate::engines::Engines;
+use crate::error::Error;
+use crate::http::{self, HttpState};
+use crate::lifecycle::Lifecycle;
+use crate::metrics::Metrics;
+use crate::pipeline::{Limits, Pipeline};
+use crate::repository::Repository;
+use crate::rpc::{self, Admission, Connections, DetectRpc, RpcLimits};
+use crate::status_page;
+
+/// The daemon, built and bound but not serving yet.
+pub struct App {
+    config: Config,
+    metrics: Metrics,
+    lifecycle: Arc<Lifecycle>,
+    repository: Arc<Repository>,
+    service: Admission,
+    health: HealthReporter,
+    grpc: TcpListener,
+    http: TcpListener,
+}
+
+impl App {
+    /// Binds both ports and loads the models, on the engines of this build.
+    ///
+    /// # Errors
+    /// A port that is taken, a repository that cannot be read; with `repository.strict`, a model that fails.
+    pub async fn start(config: Config) -> Result<Self, Error> {
+        Self::start_with(config, Engines::built_in()).await
+    }
+
+    /// The same on `engines`.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_with(config: Config, engines: Engines) -> Result<Self, Error> {
+        let metrics = Metrics::new().map_err(|error| Error::internal(format!("metrics: {error}")))?;
+        let lifecycle = Arc::new(Lifecycle::default());
+        let grpc = bind("server.grpc_address", config.server.grpc_address).await?;
+        let http = bind("server.http_address", config.server.http_address).await?;
+        let repository = load(&config, engines, metrics.clone()).await?;
+        let pipeline = Arc::new(Pipeline::new(
+            Arc::clone(&repository),
+            CpuPool::new(config.cpu.decode_threads.get())?,
+            metrics.clone(),
+            Arc::clone(&lifecycle),
+            Limits {
+                decode: DecodeLimits { max_pixels: config.limits.max_image_pixels },
+                max_detections: config.limits.max_detections.get(),
+            },
+        ));
+        let limits = RpcLimits {
+            max_images: config.limits.max_images_per_request.get(),
+            max_stream_requests: config.server.max_stream_requests.get(),
+            default_deadline: config.server.default_deadline,
+        };
+        let detect = DetectRpc::new(pipeline, Arc::clone(&lifecycle), limits);
+        let (service, health) = rpc::services(&config.server, detect, Arc::clone(&lifecycle))?;
+        Ok(Self { config, metrics, lifecycle, repository, service, health, grpc, http })
+    }
+
+    /// Where gRPC is served; the real port if the configuration asked for port 0.
+    #[must_use]
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc.local_addr().unwrap_or(self.config.server.grpc_address)
+    }
+
+    /// Where HTTP is served.
+    #[must_use]
+    pub fn http_address(&self) -> SocketAddr {
+        self.http.local_addr().unwrap_or(self.config.server.http_address)
+    }
+
+    /// The models.
+    #[must_use]
+    pub fn repository(&self) -> &Arc<Repository> {
+        &self.repository
+    }
+
+    /// Serves until `shutdown` resolves, then drains: readiness turns false; after `shutdown_delay` new work is
+    /// refused; work that was taken is answered, for at most `grace_period`; then everything ends.
+    ///
+    /// # Errors
+    /// The HTTP port fails.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+        info!(grpc = %self.grpc_address(), http = %self.http_address(), "serving");
+        let connections = Connections::default();
+        let http_closing = CancellationToken::new();
+        let rpc = tokio::spawn(rpc::serve(self.grpc, self.service, self.config.server.clone(), connections.clone()));
+        let http = serve_http(self.http, &self.metrics, &self.repository, &self.lifecycle, http_closing.clone());
+        let health =
+            tokio::spawn(rpc::watch_health(self.health, Arc::clone(&self.repository), Arc::clone(&self.lifecycle)));
+
+        shutdown.await;
+        let delay = self.config.server.shutdown_delay;
+        info!(?delay, "shutting down: not ready any more");
+        self.lifecycle.begin_shutdown();
+        tokio::time::sleep(delay).await;
+        self.lifecycle.refuse();
+        connections.close();
+        let grace = self.config.server.grace_period;
+        let drained = tokio::time::timeout(grace, connections.ended()).await.is_ok();
+        if !drained {
+            warn!(?grace, "the grace period is over; what is still waiting is refused");
+            self.repository.abandon("the server is shutting down");
+            // The refusals still have to reach their callers.
+            let _ = tokio::time::timeout(Duration::from_secs(1), connections.ended()).await;
+        }
+        rpc.abort();
+        let repository = Arc::clone(&self.repository);
+        let ended = tokio::task::spawn_blocking(move || repository.drain());
+        if tokio::time::timeout(if drained { grace } else { Duration::from_secs(1) }, ended).await.is_err() {
+            warn!("an engine is still busy; it ends with the process");
+        }
+        health.abort();
+        http_closing.cancel();
+        let result = http.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        info!("stopped");
+        result.map_err(|error| Error::internal(format!("the HTTP port failed: {error}")))
+    }
+}
+
+async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| Error::unavailable(format!("{key}: cannot listen on {address}: {error}")))
+}
+
+async fn load(config: &Config, engines: Engines, metrics: Metrics) -> Result<Arc<Repository>, Error> {
+    let settings = config.repository.clone();
+    let loading =
+        tokio::task::spawn_blocking(move || Repository::load(&settings.path, &settings.models, &engines, &metrics));
+    let repository = loading
+        .await
+        .map_err(|error| Error::internal(format!("loading the models: {error}")))?
+        .map_err(|error| Error::unavailable(format!("repository: {error}")))?;
+    let failures = repository.failures();
+    if config.repository.strict && !failures.is_empty() {
+        return Err(Error::unavailable(failures.join("\n")));
+    }
+    Ok(Arc::new(repository))
+}
+
+fn serve_http(
+    listener: TcpListener,
+    metrics: &Metrics,
+    repository: &Arc<Repository>,
+    lifecycle: &Arc<Lifecycle>,
+    closing: CancellationToken,
+) -> JoinHandle<std::io::Result<()>> {
+    let ready = {
+        let (repository, lifecycle) = (Arc::clone(repository), Arc::clone(lifecycle));
+        Arc::new(move || lifecycle.is_ready() && repository.is_ready())
+    };
+    let status = {
+        let repository = Arc::clone(repository);
+        Arc::new(move || status_page::status(&repository.index()))
+    };
+    let state = HttpState { registry: metrics.registry().clone(), ready, status };
+    tokio::spawn(async move {
+        axum::serve(listener, http::router(state)).with_graceful_shutdown(closing.cancelled_owned()).await
+    })
+}

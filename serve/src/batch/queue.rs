@@ -1,0 +1,285 @@
+//! The bounded queue of one model version: many callers, several instances.
+//!
+//! A caller takes a [`Place`] before it does any work; when there is none, it is refused at once. The place turns into
+//! a queued [`Work`] with its picture, and is free again when an execution takes the work or when the caller drops its
+//! [`Ticket`] first.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use super::{BatchPolicy, Completed, Dispatch, Pending, Priority, Work};
+use crate::error::Error;
+
+/// The bounded queue of one model version.
+pub struct BatchQueue {
+    capacity: usize,
+    policy: BatchPolicy,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Places taken, queued work included.
+    places: usize,
+    /// By [`Priority::ORDER`]; in each the identifiers ascend.
+    waiting: [VecDeque<Queued>; 3],
+    next_id: u64,
+    closed: bool,
+}
+
+struct Queued {
+    id: u64,
+    since: Instant,
+    work: Work,
+}
+
+/// A right to queue one picture.
+pub struct Place {
+    queue: Arc<BatchQueue>,
+    used: bool,
+}
+
+/// A picture in the queue, seen from its caller. When it is dropped before the answer came, the picture leaves the
+/// queue.
+pub struct Ticket {
+    queue: Arc<BatchQueue>,
+    id: u64,
+    priority: Priority,
+    answer: oneshot::Receiver<Result<Completed, Error>>,
+    answered: bool,
+}
+
+impl BatchQueue {
+    /// An empty queue with `capacity` places.
+    #[must_use]
+    pub fn new(capacity: usize, policy: BatchPolicy) -> Arc<Self> {
+        Arc::new(Self { capacity, policy, state: Mutex::default(), changed: Condvar::new() })
+    }
+
+    /// Takes a place.
+    ///
+    /// # Errors
+    /// None is free, or the queue is closed.
+    pub fn reserve(self: &Arc<Self>) -> Result<Place, Refused> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(Refused::Closed);
+        }
+        if state.places >= self.capacity {
+            return Err(Refused::Full);
+        }
+        state.places += 1;
+        Ok(Place { queue: Arc::clone(self), used: false })
+    }
+
+    /// The number of places.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// When a batch is closed.
+    #[must_use]
+    pub fn policy(&self) -> &BatchPolicy {
+        &self.policy
+    }
+
+    /// Pictures that wait for an execution.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lock().count()
+    }
+
+    /// Nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes no more work. What waits is still run.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Takes no more work and answers what waits with `error`.
+    pub fn fail(&self, error: &Error) {
+        let failed: Vec<Queued> = {
+            let mut state = self.lock();
+            state.closed = true;
+            let failed: Vec<_> = state.waiting.iter_mut().flat_map(|waiting| waiting.drain(..)).collect();
+            state.places -= failed.len();
+            failed
+        };
+        self.changed.notify_all();
+        for queued in failed {
+            // The caller may be gone.
+            let _ = queued.work.reply.send(Err(error.clone()));
+        }
+    }
+
+    /// Waits until the policy closes a batch and takes it, each work with the moment it was queued. Work that nobody
+    /// waits for any more, and work that is too late, is left out; the latter is answered. `None` when the queue is
+    /// closed and empty.
+    pub fn next_batch(&self) -> Option<Vec<(Instant, Work)>> {
+        let mut state = self.lock();
+        loop {
+            let late = state.remove_dead(Instant::now());
+            if !late.is_empty() {
+                drop(state);
+                for queued in late {
+                    let _ = queued.work.reply.send(Err(Error::deadline("while the image waited in the queue")));
+                }
+                state = self.lock();
+                continue;
+            }
+            let Some(pending) = state.pending() else {
+                if state.closed {
+                    return None;
+                }
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let now = Instant::now();
+            match self.policy.decide(pending, now) {
+                Dispatch::Now(count) => return Some(state.take(count)),
+                // A closed queue gets no company to wait for.
+                Dispatch::WaitUntil(_) if state.closed => return Some(state.take(pending.count)),
+                Dispatch::WaitUntil(moment) => {
+                    let wait = moment.saturating_duration_since(now);
+                    state = self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in a critical section can leave the state half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// All places are taken.
+    Full,
+    /// The version takes no more work.
+    Closed,
+}
+
+impl State {
+    fn count(&self) -> usize {
+        self.waiting.iter().map(VecDeque::len).sum()
+    }
+
+    fn pending(&self) -> Option<Pending> {
+        let oldest = self.waiting.iter().filter_map(|waiting| waiting.front()).map(|queued| queued.since).min()?;
+        Some(Pending { count: self.count(), oldest })
+    }
+
+    fn take(&mut self, count: usize) -> Vec<(Instant, Work)> {
+        let mut taken = Vec::with_capacity(count);
+        for waiting in &mut self.waiting {
+            let some = waiting.len().min(count - taken.len());
+            taken.extend(waiting.drain(..some).map(|queued| (queued.since, queued.work)));
+        }
+        self.places -= taken.len();
+        taken
+    }
+
+    /// Takes out what nobody waits for, and returns what is too late.
+    fn remove_dead(&mut self, now: Instant) -> Vec<Queued> {
+        let mut late = Vec::new();
+        let before = self.count();
+        for waiting in &mut self.waiting {
+            if !waiting.iter().any(|queued| queued.work.is_abandoned() || queued.work.is_expired(now)) {
+                continue;
+            }
+            for queued in std::mem::take(waiting) {
+                if queued.work.is_abandoned() {
+                    continue;
+                }
+                if queued.work.is_expired(now) { late.push(queued) } else { waiting.push_back(queued) }
+            }
+        }
+        self.places -= before - self.count();
+        late
+    }
+}
+
+fn slot(priority: Priority) -> usize {
+    match priority {
+        Priority::High => 0,
+        Priority::Normal => 1,
+        Priority::Low => 2,
+    }
+}
+
+impl Place {
+    /// Queues the work that `make` makes of the sender for its answer.
+    ///
+    /// # Errors
+    /// The queue was closed in the meantime.
+    pub fn push(
+        mut self,
+        priority: Priority,
+        make: impl FnOnce(oneshot::Sender<Result<Completed, Error>>) -> Work,
+    ) -> Result<Ticket, Refused> {
+        let (sender, answer) = oneshot::channel();
+        let work = make(sender);
+        let mut state = self.queue.lock();
+        if state.closed {
+            // The guard must be gone before this place's own drop locks again.
+            drop(state);
+            return Err(Refused::Closed);
+        }
+        let id = state.next_id;
+        state.next_id += 1;
+        state.waiting[slot(priority)].push_back(Queued { id, since: Instant::now(), work });
+        drop(state);
+        self.queue.changed.notify_one();
+        self.used = true;
+        Ok(Ticket { queue: Arc::clone(&self.queue), id, priority, answer, answered: false })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.used {
+            self.queue.lock().places -= 1;
+        }
+    }
+}
+
+impl Ticket {
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// What the instance answered; [`crate::error::ErrorCode::Internal`] when it died without an answer.
+    pub async fn answer(mut self) -> Result<Completed, Error> {
+        let answer = (&mut self.answer).await;
+        self.answered = true;
+        answer.unwrap_or_else(|_| Err(Error::internal("the engine's instance ended before it answered")))
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.answered {
+            return;
+        }
+        let mut state = self.queue.lock();
+        let waiting = &mut state.waiting[slot(self.priority)];
+        if let Ok(index) = waiting.binary_search_by_key(&self.id, |queued| queued.id) {
+            let removed = waiting.remove(index);
+            state.places -= 1;
+            drop(state);
+            drop(removed);
+        }
+    }
+}

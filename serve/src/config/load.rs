@@ -1,0 +1,122 @@
+//! The sources in their order: defaults, file, environment, flags.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::raw::RawConfig;
+use super::sources::Reader;
+use super::{Config, ConfigError, reference, validate};
+
+/// The environment variable that names the configuration file.
+pub const FILE_VARIABLE: &str = "DETECTD_CONFIG";
+/// The file that is read when none is named, if the working directory has it.
+pub const DEFAULT_FILE: &str = "detectd.toml";
+
+/// What the settings are made of, from the weakest to the strongest; the defaults are below all.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The file that a flag names; otherwise [`FILE_VARIABLE`], otherwise [`DEFAULT_FILE`] in `folder`.
+    pub file: Option<PathBuf>,
+    /// Where [`DEFAULT_FILE`] is looked for; usually the working directory.
+    pub folder: PathBuf,
+    /// All environment variables.
+    pub environment: BTreeMap<String, String>,
+    /// Key, value and, for messages, the flag.
+    pub flags: Vec<(String, String, String)>,
+}
+
+impl Sources {
+    /// The process's environment and working directory.
+    #[must_use]
+    pub fn of_process() -> Self {
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+            .collect();
+        Self { folder: PathBuf::from("."), environment, ..Self::default() }
+    }
+}
+
+/// The settings, and how they read.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The settings.
+    pub config: Config,
+    /// The same as a commented TOML file.
+    pub text: String,
+    /// The file that was read.
+    pub file: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads and checks all sources.
+    ///
+    /// # Errors
+    /// Every unknown key, wrong type and value out of range, each with its place.
+    pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+        let settings = reference::settings();
+        let mut reader = Reader { settings: &settings, problems: Vec::new() };
+        let file = find_file(sources);
+        let mut builder = config::Config::builder().add_source(defaults()?);
+        if let Some(path) = &file {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| ConfigError::new(vec![format!("cannot read {}: {error}", path.display())]))?;
+            builder = builder.add_source(reader.file(&path.display().to_string(), &text));
+        }
+        builder = builder.add_source(reader.environment(&sources.environment));
+        builder = builder.add_source(reader.flags(&sources.flags));
+        if !reader.problems.is_empty() {
+            return Err(ConfigError::new(reader.problems));
+        }
+
+        let merged = builder.build().map_err(other)?;
+        let place = |key: &str| {
+            let value = merged.get::<config::Value>(key).ok();
+            value.as_ref().and_then(config::Value::origin).unwrap_or("the built-in default").to_owned()
+        };
+        let raw: RawConfig = merged.clone().try_deserialize().map_err(other)?;
+        let config = validate::settings(&raw, &place)?;
+        check_repository(&config.repository.path, &place("repository.path"))?;
+        Ok(Loaded { config, text: reference::commented_file(&raw), file })
+    }
+
+    /// Checks the text of a configuration file by itself, without the other sources.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn from_toml(name: &str, text: &str) -> Result<Self, ConfigError> {
+        let settings = reference::settings();
+        let mut reader = Reader { settings: &settings, problems: Vec::new() };
+        let layer = reader.file(name, text);
+        if !reader.problems.is_empty() {
+            return Err(ConfigError::new(reader.problems));
+        }
+        let merged = config::Config::builder().add_source(defaults()?).add_source(layer).build().map_err(other)?;
+        let raw: RawConfig = merged.try_deserialize().map_err(other)?;
+        validate::settings(&raw, &|_| name.to_owned())
+    }
+}
+
+fn defaults() -> Result<config::Config, ConfigError> {
+    config::Config::try_from(&RawConfig::default()).map_err(other)
+}
+
+fn find_file(sources: &Sources) -> Option<PathBuf> {
+    let by_variable = || sources.environment.get(FILE_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let by_default = || Some(sources.folder.join(DEFAULT_FILE)).filter(|path| path.is_file());
+    sources.file.clone().or_else(by_variable).or_else(by_default)
+}
+
+fn check_repository(path: &Path, place: &str) -> Result<(), ConfigError> {
+    let came = match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => return Ok(()),
+        Ok(_) => "which is no folder".to_owned(),
+        Err(error) => format!("which cannot be read: {error}"),
+    };
+    let path = path.display();
+    let problem = format!("repository.path: expected a folder of models, got {path:?}, {came} ({place})");
+    Err(ConfigError::new(vec![problem]))
+}
+
+fn other(error: config::ConfigError) -> ConfigError {
+    ConfigError::new(vec![error.to_string()])
+}

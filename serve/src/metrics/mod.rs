@@ -1,0 +1,188 @@
+//! What Prometheus sees. One registry for the daemon, made in `app.rs` and handed down; nothing is global.
+//!
+//! The `nv_` names are those of other inference servers, so that existing dashboards and autoscalers read them;
+//! `detectd_` names are our own.
+
+mod version;
+
+pub use version::{FailureReason, InFlight, StageTimes, VersionMetrics};
+
+use std::time::Duration;
+
+use prometheus::{
+    GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, exponential_buckets,
+    linear_buckets,
+};
+
+const VERSION_LABELS: [&str; 2] = ["model", "version"];
+
+/// All metrics of the daemon.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Registry,
+    success: IntCounterVec,
+    failure: IntCounterVec,
+    images: IntCounterVec,
+    executions: IntCounterVec,
+    request_us: IntCounterVec,
+    queue_us: IntCounterVec,
+    compute_input_us: IntCounterVec,
+    compute_infer_us: IntCounterVec,
+    compute_output_us: IntCounterVec,
+    pending: IntGaugeVec,
+    load_seconds: GaugeVec,
+    stage_seconds: HistogramVec,
+    batch_size: HistogramVec,
+    queue_depth: IntGaugeVec,
+    decode_errors: IntCounterVec,
+    detections: HistogramVec,
+    score: HistogramVec,
+    area: HistogramVec,
+}
+
+impl Metrics {
+    /// Makes and registers every metric.
+    ///
+    /// # Errors
+    /// A name that the registry refuses, which would be a mistake in this file.
+    pub fn new() -> prometheus::Result<Self> {
+        let make = Maker { registry: Registry::new() };
+        let version = |name, help| make.counter(name, help, &VERSION_LABELS);
+        let seconds = exponential_buckets(0.0005, 2.0, 15)?;
+        let build = make.gauge("detectd_build_info", "The running build; the value is always 1.", &["version"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Ok(Self {
+            success: version("nv_inference_request_success", "Requests answered with boxes.")?,
+            failure: make.counter(
+                "nv_inference_request_failure",
+                "Requests answered with an error, by reason.",
+                &["model", "version", "reason"],
+            )?,
+            images: version("nv_inference_count", "Images executed.")?,
+            executions: version("nv_inference_exec_count", "Executions; each holds one image or more.")?,
+            request_us: version("nv_inference_request_duration_us", "Microseconds from arrival to answer, summed.")?,
+            queue_us: version("nv_inference_queue_duration_us", "Microseconds in the queue, summed.")?,
+            compute_input_us: version(
+                "nv_inference_compute_input_duration_us",
+                "Microseconds of decoding and resizing, summed.",
+            )?,
+            compute_infer_us: version(
+                "nv_inference_compute_infer_duration_us",
+                "Microseconds of the network, summed.",
+            )?,
+            compute_output_us: version(
+                "nv_inference_compute_output_duration_us",
+                "Microseconds from outputs to boxes, summed.",
+            )?,
+            pending: make.gauge(
+                "nv_inference_pending_request_count",
+                "Requests that have arrived and are not answered.",
+                &VERSION_LABELS,
+            )?,
+            load_seconds: make.float_gauge(
+                "nv_model_load_duration_secs",
+                "Seconds that loading took, warm-up included.",
+                &VERSION_LABELS,
+            )?,
+            stage_seconds: make.histogram(
+                "detectd_stage_duration_seconds",
+                "Seconds a request spent in each stage.",
+                &["model", "version", "stage"],
+                seconds,
+            )?,
+            batch_size: make.histogram(
+                "detectd_batch_size",
+                "Images in one execution.",
+                &VERSION_LABELS,
+                vec![1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 128.0],
+            )?,
+            queue_depth: make.gauge(
+                "detectd_queue_depth",
+                "Images that hold a place of the queue: those being decoded and those waiting.",
+                &VERSION_LABELS,
+            )?,
+            decode_errors: make.counter(
+                "detectd_decode_errors_total",
+                "Images that could not be decoded, by format.",
+                &["format"],
+            )?,
+            detections: make.histogram(
+                "detectd_detections_per_image",
+                "Boxes in one answer.",
+                &VERSION_LABELS,
+                vec![0.0, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 21.0, 34.0, 55.0, 100.0, 300.0],
+            )?,
+            score: make.histogram(
+                "detectd_detection_score",
+                "Scores of the boxes answered, by class.",
+                &["model", "version", "class"],
+                linear_buckets(0.1, 0.1, 9)?,
+            )?,
+            area: make.histogram(
+                "detectd_detection_area_ratio",
+                "Areas of the boxes answered as a share of their image, by class.",
+                &["model", "version", "class"],
+                exponential_buckets(0.0005, 3.0, 7)?,
+            )?,
+            registry: make.registry,
+        })
+    }
+
+    /// The registry that the HTTP port shows.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// An image that could not be decoded.
+    pub fn decode_error(&self, format: &str) {
+        self.decode_errors.with_label_values(&[format]).inc();
+    }
+
+    /// The metrics of one model version. They disappear with it.
+    #[must_use]
+    pub fn version(&self, model: &str, version: u64, labels: &[String]) -> VersionMetrics {
+        VersionMetrics::new(self.clone(), model, &version.to_string(), labels)
+    }
+}
+
+/// Whole microseconds, as the counters want them.
+fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+struct Maker {
+    registry: Registry,
+}
+
+impl Maker {
+    fn counter(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+        let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
+        self.registry.register(Box::new(counter.clone()))?;
+        Ok(counter)
+    }
+
+    fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+        let gauge = IntGaugeVec::new(Opts::new(name, help), labels)?;
+        self.registry.register(Box::new(gauge.clone()))?;
+        Ok(gauge)
+    }
+
+    fn float_gauge(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<GaugeVec> {
+        let gauge = GaugeVec::new(Opts::new(name, help), labels)?;
+        self.registry.register(Box::new(gauge.clone()))?;
+        Ok(gauge)
+    }
+
+    fn histogram(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: Vec<f64>,
+    ) -> prometheus::Result<HistogramVec> {
+        let histogram = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)?;
+        self.registry.register(Box::new(histogram.clone()))?;
+        Ok(histogram)
+    }
+}

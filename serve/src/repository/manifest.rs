@@ -1,0 +1,328 @@
+//! `model.toml`: what a model is and how it is to be run.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use detectd_engine::{Device, Precision};
+use detectd_vision::{DetectOptions, Family, Head, Preprocess};
+use serde::Deserialize;
+
+use crate::batch::BatchPolicy;
+
+/// A model's manifest, `<repository>/<model>/model.toml`. Every key but the family is optional.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The detector family: `yolov3`, `yolov5`, `yolov7`, `yolov8`, `yolox`, `ppyolo`, `ppyolov2`, `ppyolo_tiny`. It
+    /// decides how pictures are prepared and helps to recognise the outputs.
+    pub family: Option<Family>,
+    /// Which engine runs it: `onnx` (the default), or `onnxruntime`.
+    #[serde(default = "default_engine")]
+    pub engine: String,
+    /// The model's file in each version's folder.
+    #[serde(default = "default_file")]
+    pub file: String,
+    /// `cpu`, or `cuda:N`.
+    #[serde(default)]
+    pub device: Device,
+    /// `fp32`, `fp16`, `bf16` or `int8`. Absent: as the file says.
+    pub precision: Option<Precision>,
+    /// The class names in the order of their ids. Absent: the lines of `labels.txt` in the version's folder.
+    pub labels: Option<Vec<String>>,
+    /// Width and height of the network's input, for a file that leaves them open.
+    pub input_size: Option<[u32; 2]>,
+    /// Which versions are served: `"all"`, `{ latest = 2 }`, or a list of numbers. The default is the latest one.
+    #[serde(default)]
+    pub versions: VersionPolicy,
+    /// How requests are gathered into executions.
+    #[serde(default)]
+    pub batching: Batching,
+    /// How many engines run beside each other, and on how many threads each.
+    #[serde(default)]
+    pub instances: Instances,
+    /// What a request gets that does not choose for itself.
+    #[serde(default)]
+    pub options: DetectOptions,
+    /// How pictures are prepared, in place of the family's way.
+    pub preprocess: Option<Preprocess>,
+    /// The outputs' layout, in place of recognising it.
+    pub head: Option<Head>,
+    /// Free notes, such as a description or an owner.
+    #[serde(default)]
+    pub notes: BTreeMap<String, String>,
+}
+
+/// Which versions are served.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "`versions` must be \"all\", { latest = N } with N at least 1, or a list of version numbers"
+)]
+pub enum VersionPolicy {
+    /// The highest numbers.
+    Latest {
+        /// How many.
+        latest: std::num::NonZeroUsize,
+    },
+    /// Exactly these.
+    Listed(Vec<u64>),
+    /// All of them.
+    All(AllVersions),
+}
+
+/// The word `all`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AllVersions {
+    /// All versions.
+    All,
+}
+
+impl Default for VersionPolicy {
+    fn default() -> Self {
+        Self::Latest { latest: std::num::NonZeroUsize::MIN }
+    }
+}
+
+impl VersionPolicy {
+    /// The versions to serve of those that are there, ascending, and those that are asked for but not there.
+    #[must_use]
+    pub fn choose(&self, present: &[u64]) -> (Vec<u64>, Vec<u64>) {
+        let mut present = present.to_vec();
+        present.sort_unstable();
+        match self {
+            Self::All(_) => (present, Vec::new()),
+            Self::Latest { latest } => {
+                let first = present.len().saturating_sub(latest.get());
+                (present.split_off(first), Vec::new())
+            }
+            Self::Listed(listed) => listed.iter().partition(|version| present.contains(version)),
+        }
+    }
+}
+
+/// How requests are gathered into executions.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Batching {
+    /// The most pictures in one execution. A file with a fixed batch keeps its own.
+    pub max_batch_size: usize,
+    /// Sizes that the engine runs best at. Such a batch goes at once, others wait for more.
+    pub preferred_batch_sizes: Vec<usize>,
+    /// The longest that a picture waits for company while an instance is idle, in microseconds. 0: an idle instance
+    /// takes what there is, and batches grow by themselves while instances are busy.
+    pub max_delay_us: u64,
+    /// Pictures that may wait, those being decoded included. More are refused with RESOURCE_EXHAUSTED.
+    pub queue_capacity: usize,
+}
+
+impl Default for Batching {
+    fn default() -> Self {
+        Self { max_batch_size: 8, preferred_batch_sizes: Vec::new(), max_delay_us: 0, queue_capacity: 128 }
+    }
+}
+
+/// How many engines run beside each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Instances {
+    /// Engines that share the weights. 0: on the CPU as many as `threads` allows on the cores, elsewhere 1.
+    pub count: usize,
+    /// Threads for each engine on the CPU. 0: all cores divided by `count`, or 1 if that is 0 too.
+    pub threads: usize,
+}
+
+impl Instances {
+    /// Instances and threads for each on a machine with `cores` cores.
+    #[must_use]
+    pub fn resolve(self, device: Device, cores: usize) -> (usize, usize) {
+        let cores = cores.max(1);
+        match (self.count, self.threads, device) {
+            (0, 0, Device::Cpu) => (cores, 1),
+            (0, threads, Device::Cpu) => ((cores / threads).max(1), threads),
+            (0, threads, Device::Cuda(_)) => (1, threads),
+            (count, 0, _) => (count, (cores / count).max(1)),
+            (count, threads, _) => (count, threads),
+        }
+    }
+}
+
+fn default_engine() -> String {
+    "onnx".into()
+}
+
+fn default_file() -> String {
+    "model.onnx".into()
+}
+
+impl Manifest {
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    /// What is wrong, with its line and key.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let manifest: Self = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+        manifest.validate()?;
+        Ok(manifest)
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        let batching = &self.batching;
+        if batching.max_batch_size == 0 || batching.max_batch_size > 1024 {
+            return Err(format!("batching.max_batch_size must be from 1 to 1024, not {}", batching.max_batch_size));
+        }
+        if let Some(size) =
+            batching.preferred_batch_sizes.iter().find(|&&size| size == 0 || size > batching.max_batch_size)
+        {
+            let max = batching.max_batch_size;
+            return Err(format!("batching.preferred_batch_sizes must be from 1 to max_batch_size ({max}), not {size}"));
+        }
+        if batching.queue_capacity == 0 || batching.queue_capacity > 1_000_000 {
+            return Err(format!("batching.queue_capacity must be from 1 to 1000000, not {}", batching.queue_capacity));
+        }
+        if batching.max_delay_us > 60_000_000 {
+            return Err(format!("batching.max_delay_us must be at most 60000000, not {}", batching.max_delay_us));
+        }
+        for (name, value) in [("count", self.instances.count), ("threads", self.instances.threads)] {
+            if value > 1024 {
+                return Err(format!("instances.{name} must be at most 1024, not {value}"));
+            }
+        }
+        if let Some(labels) = &self.labels {
+            check_labels(labels).map_err(|error| format!("labels: {error}"))?;
+        }
+        if let Some(size) = self.input_size
+            && size.iter().any(|&side| side == 0 || side > 16_384)
+        {
+            return Err(format!("input_size must be two numbers from 1 to 16384, width and height, not {size:?}"));
+        }
+        if self.file.is_empty() || self.file.contains(['/', '\\']) || self.file == ".." {
+            return Err(format!("file must be the name of a file in the version's folder, not `{}`", self.file));
+        }
+        self.options.validate().map_err(|error| format!("options.{error}"))
+    }
+
+    /// The batching policy for an engine whose largest batch is `engine_max`.
+    #[must_use]
+    pub fn policy(&self, engine_max: usize) -> BatchPolicy {
+        let max_batch = self.batching.max_batch_size.min(engine_max).max(1);
+        let mut preferred: Vec<_> =
+            self.batching.preferred_batch_sizes.iter().copied().filter(|&size| size <= max_batch).collect();
+        preferred.sort_unstable();
+        preferred.dedup();
+        BatchPolicy { max_batch, preferred, max_delay: Duration::from_micros(self.batching.max_delay_us) }
+    }
+}
+
+/// Labels must be there, and different from each other.
+///
+/// # Errors
+/// The first that is not.
+pub fn check_labels(labels: &[String]) -> Result<(), String> {
+    if labels.is_empty() {
+        return Err("there are none".into());
+    }
+    let mut seen = BTreeMap::new();
+    for (index, label) in labels.iter().enumerate() {
+        if label.trim().is_empty() {
+            return Err(format!("the label of class {index} is empty"));
+        }
+        if let Some(first) = seen.insert(label.as_str(), index) {
+            return Err(format!("classes {first} and {index} are both called `{label}`"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use detectd_vision::Nms;
+
+    use super::*;
+
+    #[test]
+    fn a_short_manifest_gets_the_defaults() {
+        let manifest = Manifest::parse("family = \"yolov5\"").unwrap();
+        assert_eq!(manifest.engine, "onnx");
+        assert_eq!(manifest.file, "model.onnx");
+        assert_eq!(manifest.batching, Batching::default());
+        assert_eq!(manifest.options, DetectOptions::default());
+    }
+
+    #[test]
+    fn a_long_manifest_is_read() {
+        let manifest = Manifest::parse(
+            r#"
+            family = "yolox"
+            device = "cuda:1"
+            precision = "fp16"
+            labels = ["bolt", "nut"]
+            input_size = [640, 384]
+            versions = [1, 3]
+
+            [batching]
+            max_batch_size = 16
+            preferred_batch_sizes = [8, 4]
+            max_delay_us = 2000
+
+            [instances]
+            count = 2
+
+            [options]
+            score_threshold = 0.4
+            nms = { method = "greedy", iou_threshold = 0.6 }
+            "#,
+        )
+        .unwrap();
+        assert_eq!(manifest.family, Some(Family::Yolox));
+        assert_eq!(manifest.device, Device::Cuda(1));
+        assert!(matches!(&manifest.options.nms, Nms::Greedy(greedy) if greedy.iou_threshold == 0.6));
+        assert_eq!(manifest.policy(64).preferred, [4, 8]);
+        assert_eq!(manifest.policy(6), BatchPolicy { preferred: vec![4], max_batch: 6, ..manifest.policy(64) });
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let cases = [
+            ("famly = \"yolov5\"", "famly"),
+            ("family = \"yolov99\"", "yolov99"),
+            ("device = \"gpu\"", "gpu"),
+            ("file = \"../secret\"", "../secret"),
+            ("labels = [\"a\", \"a\"]", "both called `a`"),
+            ("labels = []", "labels"),
+            ("input_size = [0, 4]", "input_size"),
+            ("versions = \"some\"", "versions"),
+            ("versions = { latest = 0 }", "versions"),
+            ("[batching]\nmax_batch_size = 0", "batching.max_batch_size"),
+            ("[batching]\npreferred_batch_sizes = [9]", "preferred_batch_sizes"),
+            ("[batching]\nqueue_capacity = 0", "queue_capacity"),
+            ("[options]\nscore_threshold = 2.0", "options.score_threshold"),
+            ("[options]\nscore_treshold = 0.2", "score_treshold"),
+        ];
+        for (text, expected) in cases {
+            let error = Manifest::parse(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn version_policies() {
+        let present = [3, 1, 12];
+        let chosen = |text: &str| Manifest::parse(text).unwrap().versions.choose(&present);
+        assert_eq!(chosen(""), (vec![12], vec![]));
+        assert_eq!(chosen("versions = { latest = 2 }"), (vec![3, 12], vec![]));
+        assert_eq!(chosen("versions = { latest = 9 }"), (vec![1, 3, 12], vec![]));
+        assert_eq!(chosen("versions = \"all\""), (vec![1, 3, 12], vec![]));
+        assert_eq!(chosen("versions = [1, 4]"), (vec![1], vec![4]));
+    }
+
+    #[test]
+    fn instances_divide_the_cores() {
+        let resolve = |count, threads, device| Instances { count, threads }.resolve(device, 8);
+        assert_eq!(resolve(0, 0, Device::Cpu), (8, 1));
+        assert_eq!(resolve(0, 4, Device::Cpu), (2, 4));
+        assert_eq!(resolve(2, 0, Device::Cpu), (2, 4));
+        assert_eq!(resolve(3, 5, Device::Cpu), (3, 5));
+        assert_eq!(resolve(0, 0, Device::Cuda(0)), (1, 0));
+    }
+}

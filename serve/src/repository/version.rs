@@ -1,0 +1,199 @@
+//! One version of a model, loaded: its weights, its queue, its instances.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use detectd_engine::{DetectorOptions, LoadOptions, ModelSpec};
+use detectd_vision::DetectOptions;
+use tracing::info;
+
+use super::layout::ModelFolder;
+use crate::batch::{BatchQueue, Instance, Shared};
+use crate::buffers::BufferPool;
+use crate::engines::Engines;
+use crate::error::Error;
+use crate::metrics::{Metrics, VersionMetrics};
+
+/// One version of a model, ready to serve. When the last reference is gone, its queue is closed and its threads end
+/// after what they still hold.
+pub struct ModelVersion {
+    name: String,
+    version: u64,
+    labels: Vec<String>,
+    defaults: DetectOptions,
+    buffers: Arc<BufferPool>,
+    metrics: Arc<VersionMetrics>,
+    shared: Arc<Shared>,
+    instance_count: usize,
+    instances: Mutex<Vec<Instance>>,
+}
+
+impl ModelVersion {
+    /// Reads, loads, opens and warms a version. Blocks for as long as that takes.
+    ///
+    /// # Errors
+    /// What failed, with the model's name, the version and the file.
+    pub fn load(folder: &ModelFolder, version: u64, engines: &Engines, metrics: &Metrics) -> Result<Self, String> {
+        let started = Instant::now();
+        let manifest = &folder.manifest;
+        let files = folder.read_version(version)?;
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let (instance_count, threads) = manifest.instances.resolve(manifest.device, cores);
+        let options = LoadOptions {
+            path: files.file.clone(),
+            device: manifest.device,
+            precision: manifest.precision,
+            threads,
+            max_batch: manifest.batching.max_batch_size,
+            detector: Some(DetectorOptions {
+                family: manifest.family,
+                classes: files.labels.len(),
+                input_size: manifest.input_size.map(|[width, height]| (width, height)),
+                preprocess: manifest.preprocess.clone(),
+                head: manifest.head.clone(),
+            }),
+        };
+        let at = |error: &dyn std::fmt::Display| format!("{}: {error}", files.file.display());
+        let model = engines.load(&manifest.engine, &options).map_err(|error| at(&error))?;
+        let spec = model.spec();
+        let detector = spec.detector.as_ref().ok_or_else(|| at(&"the engine made no detector of it"))?;
+
+        let policy = manifest.policy(spec.batch.max());
+        let warm_up = warm_up_sizes(policy.max_batch, &policy.preferred);
+        let capacity = manifest.batching.queue_capacity;
+        let buffers = Arc::new(BufferPool::new(detector.preprocess.input_len(), capacity.min(4 * policy.max_batch)));
+        let version_metrics = Arc::new(metrics.version(&folder.name, version, &files.labels));
+        let shared = Arc::new(Shared {
+            name: format!("{}/{version}", folder.name),
+            queue: BatchQueue::new(capacity, policy),
+            buffers: Arc::clone(&buffers),
+            metrics: Arc::clone(&version_metrics),
+            live: AtomicUsize::new(0),
+            model,
+        });
+        let loaded = Self {
+            name: folder.name.clone(),
+            version,
+            labels: files.labels.clone(),
+            defaults: manifest.options.clone(),
+            buffers,
+            metrics: version_metrics,
+            shared: Arc::clone(&shared),
+            instance_count,
+            instances: Mutex::default(),
+        };
+        for index in 0..instance_count {
+            let instance = Instance::start(index, Arc::clone(&shared), &warm_up).map_err(|error| at(&error))?;
+            loaded.instances.lock().unwrap_or_else(PoisonError::into_inner).push(instance);
+        }
+        let elapsed = started.elapsed();
+        loaded.metrics.loaded(elapsed);
+        info!(
+            model = loaded.shared.name,
+            engine = loaded.spec().engine,
+            instances = instance_count,
+            threads,
+            seconds = elapsed.as_secs_f32(),
+            "loaded"
+        );
+        Ok(loaded)
+    }
+
+    /// The model's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The version's number.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The class names in the order of their ids.
+    #[must_use]
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    /// What a request gets that does not choose for itself.
+    #[must_use]
+    pub fn defaults(&self) -> &DetectOptions {
+        &self.defaults
+    }
+
+    /// What the engine says of the model.
+    #[must_use]
+    pub fn spec(&self) -> &ModelSpec {
+        self.shared.model.spec()
+    }
+
+    /// Engines that run beside each other.
+    #[must_use]
+    pub fn instance_count(&self) -> usize {
+        self.instance_count
+    }
+
+    /// The most pictures in one execution.
+    #[must_use]
+    pub fn max_batch(&self) -> usize {
+        self.shared.queue.policy().max_batch
+    }
+
+    /// At least one instance can run work.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.shared.live.load(Ordering::Acquire) > 0
+    }
+
+    /// Where its work waits.
+    #[must_use]
+    pub fn queue(&self) -> &Arc<BatchQueue> {
+        &self.shared.queue
+    }
+
+    /// Its input buffers.
+    #[must_use]
+    pub fn buffers(&self) -> &Arc<BufferPool> {
+        &self.buffers
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<VersionMetrics> {
+        &self.metrics
+    }
+
+    /// Takes no more work, runs what waits, and returns when every thread has ended. Blocks.
+    pub fn drain(&self) {
+        self.shared.queue.close();
+        let instances = std::mem::take(&mut *self.instances.lock().unwrap_or_else(PoisonError::into_inner));
+        for instance in instances {
+            instance.join();
+        }
+    }
+
+    /// Takes no more work and answers what waits with UNAVAILABLE.
+    pub fn abandon(&self, reason: &str) {
+        self.shared.queue.fail(&Error::unavailable(format!("{}: {reason}", self.shared.name)));
+    }
+}
+
+impl Drop for ModelVersion {
+    fn drop(&mut self) {
+        // Not joined: the last reference may be dropped on the async runtime.
+        self.shared.queue.close();
+    }
+}
+
+/// The sizes at which engines prepare themselves: one, the preferred ones, the largest.
+fn warm_up_sizes(max_batch: usize, preferred: &[usize]) -> Vec<usize> {
+    let mut sizes = vec![1, max_batch];
+    sizes.extend_from_slice(preferred);
+    sizes.sort_unstable();
+    sizes.dedup();
+    sizes
+}

@@ -1,0 +1,80 @@
+//! `DetectStream`: many requests on one stream, answered as they are ready.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use detectd_proto::detect::v1 as wire;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::detect::DetectRpc;
+use super::status::to_message;
+use crate::lifecycle::Lifecycle;
+
+/// Answers every request that comes on `requests`, at most `limit` at once: while so many are unanswered, or answered
+/// but not taken, nothing is read, and the sender's flow-control window closes.
+pub fn answer(
+    rpc: DetectRpc,
+    lifecycle: Arc<Lifecycle>,
+    mut requests: Streaming<wire::DetectStreamRequest>,
+    deadline: Option<Instant>,
+    limit: usize,
+) -> ReceiverStream<Result<wire::DetectStreamResponse, Status>> {
+    let (answers, taken) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let places = Arc::new(Semaphore::new(limit));
+        // Dropped when this task ends early, which ends the work of a caller that went away.
+        let mut running = JoinSet::new();
+        loop {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
+            let next = tokio::select! {
+                next = requests.message() => next,
+                () = answers.closed() => return,
+                () = lifecycle.refused() => break,
+            };
+            while running.try_join_next().is_some() {}
+            match next {
+                Ok(Some(request)) => {
+                    let (rpc, answers) = (rpc.clone(), answers.clone());
+                    running.spawn(async move {
+                        let response = one(&rpc, request, deadline).await;
+                        // A caller that is gone takes no answer.
+                        let _ = answers.send(Ok(response)).await;
+                        drop(place);
+                    });
+                }
+                Ok(None) => break,
+                // The stream itself is broken, for instance by a message that is none: this ends it.
+                Err(status) => {
+                    let _ = answers.send(Err(status)).await;
+                    break;
+                }
+            }
+        }
+        // No more requests; what is under way is answered, unless nobody is there to take it.
+        tokio::select! {
+            () = async { while running.join_next().await.is_some() {} } => {}
+            () = answers.closed() => {}
+        }
+    });
+    ReceiverStream::new(taken)
+}
+
+async fn one(
+    rpc: &DetectRpc,
+    request: wire::DetectStreamRequest,
+    deadline: Option<Instant>,
+) -> wire::DetectStreamResponse {
+    let own = (request.timeout_ms > 0).then(|| Instant::now() + Duration::from_millis(request.timeout_ms.into()));
+    let deadline = match (own, deadline) {
+        (Some(own), Some(deadline)) => Some(own.min(deadline)),
+        (own, deadline) => own.or(deadline),
+    };
+    let result = match rpc.one(request.request.unwrap_or_default(), deadline).await {
+        Ok(response) => wire::detect_stream_response::Result::Response(response),
+        Err((error, id)) => wire::detect_stream_response::Result::Error(to_message(&error, &id)),
+    };
+    wire::DetectStreamResponse { id: request.id, result: Some(result) }
+}
