@@ -1,5 +1,6 @@
 //! Pictures in, boxes out, without an engine: decoding, letterbox, head decoding, NMS.
 
+mod annotate;
 mod decode;
 mod detection;
 mod head;
@@ -10,6 +11,7 @@ mod options;
 mod preprocess;
 mod real;
 
+pub use annotate::annotate;
 pub use decode::{DecodeError, DecodeLimits, DecodedImage, Format, ImageInfo, RawLayout, decode, from_raw, probe};
 pub use detection::{BoundingBox, Detection};
 pub use head::{

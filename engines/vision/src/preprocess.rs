@@ -1,7 +1,8 @@
 //! From a decoded picture to a network's input: resize, place, normalise, HWC bytes to CHW floats.
 
-use fast_image_resize::images::{Image as TargetImage, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::{Image, Letterbox};
@@ -270,9 +271,9 @@ impl Resizer {
             self.resized.resize(length, 0);
         }
         let pixels = &mut self.resized[..length];
-        let source = ImageRef::new(from.0, from.1, image.pixels(), PixelType::U8x3).map_err(|cause| error(&cause))?;
-        let mut target =
-            TargetImage::from_slice_u8(to.0, to.1, pixels, PixelType::U8x3).map_err(|cause| error(&cause))?;
+        let source =
+            TypedImageRef::<U8x3>::from_buffer(from.0, from.1, image.pixels()).map_err(|cause| error(&cause))?;
+        let mut target = TypedImage::<U8x3>::from_buffer(to.0, to.1, pixels).map_err(|cause| error(&cause))?;
         let kernel = match filter {
             Filter::Bilinear => FilterType::Bilinear,
             Filter::Bicubic => {
@@ -282,7 +283,7 @@ impl Resizer {
         };
         // Interpolation keeps the kernel's width in source pixels when shrinking, as OpenCV does.
         let options = ResizeOptions::new().resize_alg(ResizeAlg::Interpolation(kernel));
-        self.resizer.resize(&source, &mut target, &options).map_err(|cause| error(&cause))?;
+        self.resizer.resize_typed::<U8x3>(&source, &mut target, &options).map_err(|cause| error(&cause))?;
         Ok(&self.resized[..length])
     }
 }
