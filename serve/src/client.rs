@@ -66,10 +66,8 @@ impl Client {
             .map_err(|error| ClientError::Address { address: address.to_owned(), reason: deepest(&error) })?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true);
-        let channel = endpoint
-            .connect()
-            .await
-            .map_err(|error| ClientError::Connect { address: url, reason: deepest(&error) })?;
+        let channel =
+            endpoint.connect().await.map_err(|error| ClientError::Connect { address: url, reason: deepest(&error) })?;
         let service = DetectServiceClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);

@@ -136,7 +136,7 @@ mod tests {
         (head.to_owned(), body.to_owned())
     }
 
-    fn state(ready: bool, models: Value) -> HttpState {
+    fn state(ready: bool, models: &Value) -> HttpState {
         let registry = Registry::new();
         let counter = IntCounter::new("detectd_things_total", "Things that were counted.").expect("a counter");
         counter.inc_by(3);
@@ -152,7 +152,7 @@ mod tests {
 
     #[tokio::test]
     async fn metrics_are_prometheus_text() {
-        let (head, body) = ask(state(true, json!([])), "/metrics").await;
+        let (head, body) = ask(state(true, &json!([])), "/metrics").await;
         assert!(head.starts_with("HTTP/1.1 200") && head.contains("text/plain; version=0.0.4"), "{head}");
         assert!(body.contains("# HELP detectd_things_total Things that were counted."), "{body}");
         assert!(body.contains("\ndetectd_things_total 3\n"), "{body}");
@@ -160,23 +160,23 @@ mod tests {
 
     #[tokio::test]
     async fn readiness_says_what_is_missing() {
-        let (head, _) = ask(state(true, json!([])), "/readyz").await;
+        let (head, _) = ask(state(true, &json!([])), "/readyz").await;
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         let models = json!([
             { "model": "a", "version": 1, "state": "ready" },
             { "model": "b", "version": 2, "state": "failed", "reason": "no file" },
         ]);
-        let (head, body) = ask(state(false, models), "/readyz").await;
+        let (head, body) = ask(state(false, &models), "/readyz").await;
         assert!(head.starts_with("HTTP/1.1 503"), "{head}");
         let body: Value = serde_json::from_str(&body).expect("JSON");
         assert_eq!(body["models"], json!([{ "model": "b", "version": 2, "state": "failed", "reason": "no file" }]));
-        let (_, body) = ask(state(false, json!([])), "/readyz").await;
+        let (_, body) = ask(state(false, &json!([])), "/readyz").await;
         assert!(body.contains("shutting down"), "{body}");
     }
 
     #[tokio::test]
     async fn liveness_does_not_ask_for_readiness() {
-        let (head, _) = ask(state(false, json!([])), "/livez").await;
+        let (head, _) = ask(state(false, &json!([])), "/livez").await;
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     }
 
@@ -184,7 +184,7 @@ mod tests {
     async fn the_page_shows_models_and_escapes_their_names() {
         let models =
             json!([{ "model": "<b>&", "version": 1, "state": "ready", "input_size": [640, 480], "reason": null }]);
-        let (head, body) = ask(state(true, models), "/").await;
+        let (head, body) = ask(state(true, &models), "/").await;
         assert!(head.contains("text/html"), "{head}");
         assert!(body.contains("&lt;b&gt;&amp;") && body.contains("input size: 640 x 480"), "{body}");
         assert!(!body.contains("reason"), "{body}");
@@ -192,7 +192,7 @@ mod tests {
 
     #[tokio::test]
     async fn another_path_names_those_that_are_there() {
-        let (head, body) = ask(state(true, json!([])), "/nothing").await;
+        let (head, body) = ask(state(true, &json!([])), "/nothing").await;
         assert!(head.starts_with("HTTP/1.1 404") && body.contains("/metrics"), "{head} {body}");
     }
 }

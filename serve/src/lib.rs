@@ -3,6 +3,8 @@
 pub mod app;
 pub mod batch;
 pub mod buffers;
+pub mod cli;
+pub mod client;
 pub mod config;
 pub mod cpu_pool;
 pub mod engines;

@@ -1,3 +1,5 @@
-//! `detectd`.
+//! `detectd`: see `detectd --help`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    detectd::cli::main()
+}

@@ -68,12 +68,12 @@ impl Config {
             return Err(ConfigError::new(reader.problems));
         }
 
-        let merged = builder.build().map_err(other)?;
+        let merged = builder.build().map_err(|error| other(&error))?;
         let place = |key: &str| {
             let value = merged.get::<config::Value>(key).ok();
             value.as_ref().and_then(config::Value::origin).unwrap_or("the built-in default").to_owned()
         };
-        let raw: RawConfig = merged.clone().try_deserialize().map_err(other)?;
+        let raw: RawConfig = merged.clone().try_deserialize().map_err(|error| other(&error))?;
         let config = validate::settings(&raw, &place)?;
         check_repository(&config.repository.path, &place("repository.path"))?;
         Ok(Loaded { config, text: reference::commented_file(&raw), file })
@@ -90,14 +90,18 @@ impl Config {
         if !reader.problems.is_empty() {
             return Err(ConfigError::new(reader.problems));
         }
-        let merged = config::Config::builder().add_source(defaults()?).add_source(layer).build().map_err(other)?;
-        let raw: RawConfig = merged.try_deserialize().map_err(other)?;
+        let merged = config::Config::builder()
+            .add_source(defaults()?)
+            .add_source(layer)
+            .build()
+            .map_err(|error| other(&error))?;
+        let raw: RawConfig = merged.try_deserialize().map_err(|error| other(&error))?;
         validate::settings(&raw, &|_| name.to_owned())
     }
 }
 
 fn defaults() -> Result<config::Config, ConfigError> {
-    config::Config::try_from(&RawConfig::default()).map_err(other)
+    config::Config::try_from(&RawConfig::default()).map_err(|error| other(&error))
 }
 
 fn find_file(sources: &Sources) -> Option<PathBuf> {
@@ -117,6 +121,6 @@ fn check_repository(path: &Path, place: &str) -> Result<(), ConfigError> {
     Err(ConfigError::new(vec![problem]))
 }
 
-fn other(error: config::ConfigError) -> ConfigError {
+fn other(error: &config::ConfigError) -> ConfigError {
     ConfigError::new(vec![error.to_string()])
 }

@@ -1,0 +1,87 @@
+//! `detectd check`.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+
+use super::report;
+use super::settings::SettingArgs;
+use crate::config::{Config, Loaded};
+use crate::engines::Engines;
+use crate::metrics::Metrics;
+use crate::repository::Repository;
+use crate::status_page;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    settings: SettingArgs,
+    /// Print the settings in effect as a configuration file, and do nothing else.
+    #[arg(long, conflicts_with = "json")]
+    print_config: bool,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Loads everything as `serve` would, without listening. Fails if there is any problem.
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let Loaded { config, text, file } = Config::load(&args.settings.sources())?;
+    if args.print_config {
+        print!("{text}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let metrics = Metrics::new().context("metrics")?;
+    let settings = &config.repository;
+    let repository = Repository::load(&settings.path, &settings.models, &Engines::built_in(), &metrics)
+        .map_err(anyhow::Error::msg)
+        .context("repository")?;
+    let status = status_page::status(&repository.index());
+    let problems = repository.failures();
+    repository.drain();
+    if args.json {
+        println!("{}", json!({ "ok": problems.is_empty(), "models": status["models"], "problems": problems }));
+    } else {
+        let file = file.map_or("no configuration file".to_owned(), |file| file.display().to_string());
+        println!("settings: valid ({file})");
+        println!("gRPC on {}, HTTP on {}", config.server.grpc_address, config.server.http_address);
+        println!("models of {}:\n\n{}\n", settings.path.display(), table(&status));
+        problems.iter().for_each(|problem| println!("problem: {problem}"));
+        println!("{}", summary(problems.len()));
+    }
+    Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn summary(problems: usize) -> String {
+    match problems {
+        0 => console::style("ok").green().to_string(),
+        1 => console::style("1 problem").red().to_string(),
+        count => console::style(format!("{count} problems")).red().to_string(),
+    }
+}
+
+fn table(status: &Value) -> comfy_table::Table {
+    const COLUMNS: [(&str, &str); 10] = [
+        ("model", "model"),
+        ("version", "version"),
+        ("state", "state"),
+        ("family", "family"),
+        ("engine", "engine"),
+        ("precision", "precision"),
+        ("input_size", "input"),
+        ("classes", "classes"),
+        ("max_batch_size", "batch"),
+        ("instances", "instances"),
+    ];
+    let mut table = report::table(COLUMNS.map(|(_, title)| title));
+    for model in status["models"].as_array().into_iter().flatten() {
+        table.add_row(COLUMNS.map(|(key, _)| match &model[key] {
+            Value::Null => "-".to_owned(),
+            Value::String(text) => text.clone(),
+            Value::Array(sides) => sides.iter().map(Value::to_string).collect::<Vec<_>>().join("x"),
+            other => other.to_string(),
+        }));
+    }
+    table
+}
