@@ -40,7 +40,6 @@ impl Cost {
 
     /// Billions of floating-point operations for one picture, a multiply-add counted as two.
     #[must_use]
-    #[expect(clippy::cast_precision_loss)]
     pub fn gflops(&self) -> f64 {
         2.0 * self.multiply_adds as f64 / 1e9
     }

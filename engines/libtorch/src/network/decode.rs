@@ -14,17 +14,17 @@ pub fn decode(detect: &Detect, levels: &[Tensor]) -> Result<Tensor, NetworkError
     }
     let outputs = i64::try_from(detect.outputs_per_anchor()).unwrap_or(i64::MAX);
     let anchors = i64::try_from(detect.anchors_per_level).unwrap_or(i64::MAX);
+    // The batch is written as -1, so that a traced network takes any number of pictures.
     let mut rows = Vec::with_capacity(levels.len());
     for ((level, priors), stride) in levels.iter().zip(&detect.anchors).zip(&detect.strides) {
-        let (batch, _, height, width) = level.size4()?;
-        #[expect(clippy::cast_precision_loss)]
+        let (_, _, height, width) = level.size4()?;
         let stride = *stride as f64;
-        let y = level.f_view([batch, anchors, outputs, height, width])?.f_permute([0, 1, 3, 4, 2])?.f_sigmoid()?;
+        let y = level.f_view([-1, anchors, outputs, height, width])?.f_permute([0, 1, 3, 4, 2])?.f_sigmoid()?;
         let centre = y.f_slice(4, 0, 2, 1)?.f_mul_scalar(2.0)?.f_sub_scalar(0.5)?.f_add(&grid(width, height)?)?;
         let centre = centre.f_mul_scalar(stride)?;
         let side = y.f_slice(4, 2, 4, 1)?.f_mul_scalar(2.0)?.f_square()?.f_mul(&anchor_grid(priors)?)?;
         let rest = y.f_slice(4, 4, None, 1)?;
-        rows.push(Tensor::f_cat(&[centre, side, rest], 4)?.f_reshape([batch, anchors * height * width, outputs])?);
+        rows.push(Tensor::f_cat(&[centre, side, rest], 4)?.f_reshape([-1, anchors * height * width, outputs])?);
     }
     Ok(Tensor::f_cat(&rows, 1)?)
 }
@@ -39,7 +39,6 @@ pub fn grid(width: i64, height: i64) -> Result<Tensor, NetworkError> {
 
 /// Box priors of one level in pixels: [1, anchors, 1, 1, 2].
 fn anchor_grid(priors: &[(f64, f64)]) -> Result<Tensor, NetworkError> {
-    #[expect(clippy::cast_possible_truncation)]
     let values: Vec<f32> = priors.iter().flat_map(|(width, height)| [*width as f32, *height as f32]).collect();
     Ok(Tensor::f_from_slice(&values)?.f_view([1, -1, 1, 1, 2])?)
 }

@@ -32,7 +32,6 @@ pub(super) fn weights(plan: &Plan, seed: i64) -> Result<Weights, NetworkError> {
 /// Box priors as the state holds them: [level, anchor, 2], in units of the level's stride.
 fn anchors_in_cells(plan: &Plan) -> Result<Tensor, NetworkError> {
     let detect = &plan.detect;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
     let values: Vec<f32> = detect
         .anchors
         .iter()
@@ -48,13 +47,12 @@ fn anchors_in_cells(plan: &Plan) -> Result<Tensor, NetworkError> {
 
 /// Lets a fresh network expect about 8 objects in a picture of 640x640, each class 0.6 of them at most.
 fn add_priors(bias: &Tensor, outputs: usize, stride: usize, classes: usize) -> Result<(), NetworkError> {
-    #[expect(clippy::cast_precision_loss)]
     let (stride, classes) = (stride as f64, classes as f64);
     let objectness = (8.0 / (640.0 / stride).powi(2)).ln();
     let class = (0.6 / (classes - 0.99999)).ln();
     let per_anchor = bias.f_view([-1, i64::try_from(outputs).unwrap_or(1)])?;
-    per_anchor.f_slice(1, 4, 5, 1)?.f_add_scalar_(objectness)?;
-    per_anchor.f_slice(1, 5, None, 1)?.f_add_scalar_(class)?;
+    let _objectness = per_anchor.f_slice(1, 4, 5, 1)?.f_add_scalar_(objectness)?;
+    let _classes = per_anchor.f_slice(1, 5, None, 1)?.f_add_scalar_(class)?;
     Ok(())
 }
 
@@ -88,7 +86,6 @@ impl Operations for Initialise {
 
     fn convolution(&mut self, name: &str, conv: &Convolution, (): &()) -> Result<(), NetworkError> {
         // Uniform within 1 / sqrt(fan in), as PyTorch initialises its convolutions.
-        #[expect(clippy::cast_precision_loss)]
         let bound = 1.0 / ((conv.input * conv.kernel * conv.kernel) as f64).sqrt();
         let shape = [conv.output, conv.input, conv.kernel, conv.kernel];
         match conv.kind {

@@ -263,7 +263,8 @@ impl At<'_> {
     }
 
     fn detect(&self, arguments: &[Argument]) -> Result<Module, NetworkError> {
-        let name = |index: usize, expected: &str| matches!(arguments.get(index), Some(Argument::Name(n)) if n == expected);
+        let name =
+            |index: usize, expected: &str| matches!(arguments.get(index), Some(Argument::Name(n)) if n == expected);
         if name(0, "nc") && name(1, "anchors") && arguments.len() == 2 {
             Ok(Module::Detect)
         } else {
@@ -277,7 +278,6 @@ impl At<'_> {
         if base == model.anchors_per_level()? * (model.nc + 5) {
             return Ok(base);
         }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
         let scaled = (base as f64 * model.width_multiple / 8.0).ceil() as usize * 8;
         if scaled > MOST_CHANNELS {
             return Err(self.error(format!("{scaled} channels, at most {MOST_CHANNELS} are possible")));
@@ -329,7 +329,6 @@ fn repeats(number: usize, multiple: f64) -> usize {
     if number <= 1 {
         return number;
     }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
     let scaled = (number as f64 * multiple).round_ties_even() as usize;
     scaled.max(1)
 }

@@ -80,8 +80,7 @@ pub fn write_safetensors(
 pub fn read_safetensors(path: &Path) -> Result<(Weights, BTreeMap<String, String>), NetworkError> {
     let file_error = |problem: String| NetworkError::File { path: path.display().to_string(), problem };
     let data = std::fs::read(path).map_err(|error| file_error(error.to_string()))?;
-    let (_, header) =
-        safetensors::SafeTensors::read_metadata(&data).map_err(|error| file_error(error.to_string()))?;
+    let (_, header) = safetensors::SafeTensors::read_metadata(&data).map_err(|error| file_error(error.to_string()))?;
     let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
     let file = safetensors::SafeTensors::deserialize(&data).map_err(|error| file_error(error.to_string()))?;
     let mut tensors = Weights::new();

@@ -1,4 +1,4 @@
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::NetworkError;
 
@@ -52,7 +52,8 @@ pub(super) enum Argument {
 }
 
 /// A released architecture of YOLOv5.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Architecture {
     /// v5.0: Focus stem and SPP.
     V5,
@@ -61,7 +62,8 @@ pub enum Architecture {
 }
 
 /// A released size of YOLOv5: a pair of multiples.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Scale {
     /// nano
     N,
