@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use detectd_engine::{
-    Batch, DataType, Detector, Device, Engine, EngineError, LoadOptions, Model, ModelSpec, Stage, Tensor, TensorData,
-    TensorSpec,
+    Batch, DataType, Engine, EngineError, LoadOptions, Model, ModelSpec, Tensor, TensorData, TensorSpec,
 };
 use rten::{ModelOptions, NodeId, RunErrorKind, RunOptions, ThreadPool, Value, ValueOrView, ValueView};
 use rten_tensor::Layout;
 
 use crate::file::ModelFile;
-use crate::{graph, operators, precision};
+use crate::{graph, operators};
 
 /// Loads an ONNX file for the CPU.
 ///
@@ -20,26 +19,8 @@ use crate::{graph, operators, precision};
 /// [`EngineError::Load`]: a file that is missing, damaged or no ONNX; operators that the engine lacks, all of them
 /// by name; another device than the CPU; a precision that the file does not have; a detector that does not fit.
 pub fn load(options: &LoadOptions) -> Result<Arc<dyn Model>, EngineError> {
-    if options.device != Device::Cpu {
-        return Err(EngineError::Load(format!("the onnx engine runs on the cpu, not on {}", options.device)));
-    }
     let file = ModelFile::read(&options.path)?;
-    precision::check(file.graph(), options.precision)?;
-    let inputs = graph::inputs(file.graph())?;
-    let outputs = graph::outputs(file.graph())?;
-    let batch = graph::batch(&inputs, options.max_batch)?;
-    let detector =
-        options.detector.as_ref().map(|wanted| Detector::resolve(wanted, &inputs, &outputs)).transpose()?;
-    let spec = ModelSpec {
-        engine: "onnx".into(),
-        precision: precision::executed(file.graph()),
-        device: Device::Cpu,
-        batch,
-        takes: Stage::Letterboxed,
-        detector,
-        inputs,
-        outputs,
-    };
+    let spec = graph::spec("onnx", file.graph(), options)?;
     let model = build(file)?;
     let nodes = |specs: &[TensorSpec]| -> Result<Vec<NodeId>, EngineError> {
         let node = |spec: &TensorSpec| model.node_id(&spec.name).map_err(|error| EngineError::Load(error.to_string()));

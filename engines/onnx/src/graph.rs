@@ -1,11 +1,36 @@
 //! What a graph declares of its inputs and outputs.
 
-use detectd_engine::{BatchSize, DataType, EngineError, TensorSpec};
+use detectd_engine::{BatchSize, DataType, Detector, Device, EngineError, LoadOptions, ModelSpec, Stage, TensorSpec};
 
+use crate::precision;
 use crate::proto::{self, data_type};
 
+/// The spec of a file that is run by `engine` on the CPU.
+///
+/// # Errors
+/// [`EngineError::Load`]: another device, a precision that the file does not have, inputs or outputs that cannot be
+/// served, a detector that does not fit.
+pub fn spec(engine: &str, graph: &proto::Graph, options: &LoadOptions) -> Result<ModelSpec, EngineError> {
+    if options.device != Device::Cpu {
+        return Err(EngineError::Load(format!("the {engine} engine runs on the cpu, not on {}", options.device)));
+    }
+    precision::check(graph, options.precision)?;
+    let (inputs, outputs) = (inputs(graph)?, outputs(graph)?);
+    let detector = options.detector.as_ref().map(|wanted| Detector::resolve(wanted, &inputs, &outputs)).transpose()?;
+    Ok(ModelSpec {
+        engine: engine.into(),
+        precision: precision::executed(graph),
+        device: Device::Cpu,
+        batch: batch(&inputs, options.max_batch)?,
+        takes: Stage::Letterboxed,
+        detector,
+        inputs,
+        outputs,
+    })
+}
+
 /// The inputs that a caller gives: those without a value of their own.
-pub fn inputs(graph: &proto::Graph) -> Result<Vec<TensorSpec>, EngineError> {
+fn inputs(graph: &proto::Graph) -> Result<Vec<TensorSpec>, EngineError> {
     let given = |value: &&proto::ValueInfo| graph.initializer.iter().all(|tensor| tensor.name != value.name);
     let inputs = graph.input.iter().filter(given).map(|value| tensor("input", value)).collect::<Result<Vec<_>, _>>()?;
     match inputs.iter().find(|input| input.dims.contains(&Some(0))) {
@@ -15,7 +40,7 @@ pub fn inputs(graph: &proto::Graph) -> Result<Vec<TensorSpec>, EngineError> {
 }
 
 /// The outputs.
-pub fn outputs(graph: &proto::Graph) -> Result<Vec<TensorSpec>, EngineError> {
+fn outputs(graph: &proto::Graph) -> Result<Vec<TensorSpec>, EngineError> {
     if graph.output.is_empty() {
         return Err(EngineError::Load("the graph has no output".into()));
     }
@@ -23,7 +48,7 @@ pub fn outputs(graph: &proto::Graph) -> Result<Vec<TensorSpec>, EngineError> {
 }
 
 /// The batch is the first dimension of each input: fixed in all, or open in all.
-pub fn batch(inputs: &[TensorSpec], max_batch: usize) -> Result<BatchSize, EngineError> {
+fn batch(inputs: &[TensorSpec], max_batch: usize) -> Result<BatchSize, EngineError> {
     let Some(first) = inputs.first() else {
         return Err(EngineError::Load("the graph has no input".into()));
     };

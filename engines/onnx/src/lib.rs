@@ -8,6 +8,8 @@
 mod embedded;
 mod file;
 mod graph;
+#[cfg(feature = "onnxruntime")]
+pub mod onnxruntime;
 mod operators;
 mod precision;
 mod proto;

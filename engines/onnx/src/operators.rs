@@ -57,11 +57,8 @@ fn collect(model: &proto::Model, graph: &proto::Graph, failures: &mut Failures) 
 fn load_alone(model: &proto::Model, node: &proto::Node) -> Option<String> {
     let node = proto::Node { name: String::new(), ..node.clone() };
     let graph = proto::Graph { node: vec![node], ..proto::Graph::default() };
-    let alone = proto::Model {
-        ir_version: model.ir_version,
-        graph: Some(graph),
-        opset_import: model.opset_import.clone(),
-    };
+    let alone =
+        proto::Model { ir_version: model.ir_version, graph: Some(graph), opset_import: model.opset_import.clone() };
     let loaded = ModelOptions::with_all_ops().enable_optimization(false).load(alone.encode_to_vec());
     loaded.err().map(|error| error.to_string())
 }

@@ -35,7 +35,7 @@ pub struct Graph {
     pub output: Vec<ValueInfo>,
 }
 
-/// All fields, because nodes are also written (see `operators`).
+/// All fields, because nodes are also written (see `operators`): unpacked, as ONNX declares its lists.
 #[derive(Clone, PartialEq, Message)]
 pub struct Node {
     #[prost(string, repeated, tag = "1")]
@@ -67,9 +67,9 @@ pub struct Attribute {
     pub t: Option<Bytes>,
     #[prost(message, optional, tag = "6")]
     pub g: Option<Graph>,
-    #[prost(float, repeated, tag = "7")]
+    #[prost(float, repeated, packed = "false", tag = "7")]
     pub floats: Vec<f32>,
-    #[prost(int64, repeated, tag = "8")]
+    #[prost(int64, repeated, packed = "false", tag = "8")]
     pub ints: Vec<i64>,
     #[prost(bytes = "bytes", repeated, tag = "9")]
     pub strings: Vec<Bytes>,
