@@ -12,6 +12,8 @@ mod modules;
 mod operations;
 mod plan;
 mod tensors;
+#[cfg(test)]
+mod tests;
 mod weights;
 mod yaml;
 
