@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use prometheus::IntGauge;
 use tokio::sync::oneshot;
 
 use super::{BatchPolicy, Completed, Dispatch, Pending, Priority, Work};
@@ -17,6 +18,8 @@ use crate::error::Error;
 pub struct BatchQueue {
     capacity: usize,
     policy: BatchPolicy,
+    /// Shows the places taken.
+    depth: IntGauge,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -54,10 +57,10 @@ pub struct Ticket {
 }
 
 impl BatchQueue {
-    /// An empty queue with `capacity` places.
+    /// An empty queue with `capacity` places; `depth` shows how many are taken.
     #[must_use]
-    pub fn new(capacity: usize, policy: BatchPolicy) -> Arc<Self> {
-        Arc::new(Self { capacity, policy, state: Mutex::default(), changed: Condvar::new() })
+    pub fn new(capacity: usize, policy: BatchPolicy, depth: IntGauge) -> Arc<Self> {
+        Arc::new(Self { capacity, policy, depth, state: Mutex::default(), changed: Condvar::new() })
     }
 
     /// Takes a place.
@@ -73,6 +76,7 @@ impl BatchQueue {
             return Err(Refused::Full);
         }
         state.places += 1;
+        self.depth.inc();
         Ok(Place { queue: Arc::clone(self), used: false })
     }
 
@@ -112,7 +116,7 @@ impl BatchQueue {
             let mut state = self.lock();
             state.closed = true;
             let failed: Vec<_> = state.waiting.iter_mut().flat_map(|waiting| waiting.drain(..)).collect();
-            state.places -= failed.len();
+            self.leave(&mut state, failed.len());
             failed
         };
         self.changed.notify_all();
@@ -128,7 +132,8 @@ impl BatchQueue {
     pub fn next_batch(&self) -> Option<Vec<(Instant, Work)>> {
         let mut state = self.lock();
         loop {
-            let late = state.remove_dead(Instant::now());
+            let (dead, late) = state.remove_dead(Instant::now());
+            self.leave(&mut state, dead);
             if !late.is_empty() {
                 drop(state);
                 for queued in late {
@@ -146,15 +151,27 @@ impl BatchQueue {
             };
             let now = Instant::now();
             match self.policy.decide(pending, now) {
-                Dispatch::Now(count) => return Some(state.take(count)),
+                Dispatch::Now(count) => return Some(self.take(&mut state, count)),
                 // A closed queue gets no company to wait for.
-                Dispatch::WaitUntil(_) if state.closed => return Some(state.take(pending.count)),
+                Dispatch::WaitUntil(_) if state.closed => return Some(self.take(&mut state, pending.count)),
                 Dispatch::WaitUntil(moment) => {
                     let wait = moment.saturating_duration_since(now);
                     state = self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
                 }
             }
         }
+    }
+
+    fn take(&self, state: &mut State, count: usize) -> Vec<(Instant, Work)> {
+        let taken = state.take(count);
+        self.leave(state, taken.len());
+        taken
+    }
+
+    /// Gives places back.
+    fn leave(&self, state: &mut State, places: usize) {
+        state.places -= places;
+        self.depth.sub(places as i64);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -188,12 +205,11 @@ impl State {
             let some = waiting.len().min(count - taken.len());
             taken.extend(waiting.drain(..some).map(|queued| (queued.since, queued.work)));
         }
-        self.places -= taken.len();
         taken
     }
 
-    /// Takes out what nobody waits for, and returns what is too late.
-    fn remove_dead(&mut self, now: Instant) -> Vec<Queued> {
+    /// Takes out what nobody waits for and what is too late. Returns how many that are, and the latter.
+    fn remove_dead(&mut self, now: Instant) -> (usize, Vec<Queued>) {
         let mut late = Vec::new();
         let before = self.count();
         for waiting in &mut self.waiting {
@@ -207,8 +223,7 @@ impl State {
                 if queued.work.is_expired(now) { late.push(queued) } else { waiting.push_back(queued) }
             }
         }
-        self.places -= before - self.count();
-        late
+        (before - self.count(), late)
     }
 }
 
@@ -251,7 +266,8 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if !self.used {
-            self.queue.lock().places -= 1;
+            let mut state = self.queue.lock();
+            self.queue.leave(&mut state, 1);
         }
     }
 }
@@ -277,9 +293,98 @@ impl Drop for Ticket {
         let waiting = &mut state.waiting[slot(self.priority)];
         if let Ok(index) = waiting.binary_search_by_key(&self.id, |queued| queued.id) {
             let removed = waiting.remove(index);
-            state.places -= 1;
+            self.queue.leave(&mut state, 1);
+            // Its picture is freed without the lock.
             drop(state);
             drop(removed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use detectd_engine::Picture;
+    use detectd_vision::{DetectOptions, Image};
+
+    use super::*;
+
+    fn queue(capacity: usize, max_batch: usize) -> (Arc<BatchQueue>, IntGauge) {
+        let depth = IntGauge::new("depth", "of the test's queue").unwrap();
+        let policy = BatchPolicy { max_batch, preferred: Vec::new(), max_delay: Duration::ZERO };
+        (BatchQueue::new(capacity, policy, depth.clone()), depth)
+    }
+
+    /// Queues a picture `mark` pixels wide, by which it is known again.
+    fn push(queue: &Arc<BatchQueue>, mark: u32, priority: Priority, deadline: Option<Instant>) -> Ticket {
+        let picture = Picture::Decoded(Image::filled(mark, 1, [0; 3]));
+        let options = DetectOptions::default();
+        queue.reserve().unwrap().push(priority, |reply| Work { picture, options, deadline, reply }).unwrap()
+    }
+
+    fn marks(batch: &[(Instant, Work)]) -> Vec<u32> {
+        let mark = |(_, work): &(Instant, Work)| match &work.picture {
+            Picture::Decoded(image) => image.width(),
+            other => panic!("{other:?}"),
+        };
+        batch.iter().map(mark).collect()
+    }
+
+    #[test]
+    fn places_are_bounded_and_come_back() {
+        let (queue, depth) = queue(2, 8);
+        let first = queue.reserve().unwrap();
+        let ticket = push(&queue, 1, Priority::Normal, None);
+        assert_eq!(queue.reserve().err(), Some(Refused::Full));
+        assert_eq!(depth.get(), 2);
+        drop(first);
+        drop(ticket);
+        assert_eq!((depth.get(), queue.len()), (0, 0));
+        assert!(queue.reserve().is_ok());
+    }
+
+    #[test]
+    fn batches_follow_priority_and_then_arrival() {
+        let (queue, depth) = queue(10, 3);
+        let _tickets: Vec<_> = [(1, Priority::Low), (2, Priority::Normal), (3, Priority::High), (4, Priority::Normal)]
+            .map(|(mark, priority)| push(&queue, mark, priority, None))
+            .into();
+        assert_eq!(marks(&queue.next_batch().unwrap()), [3, 2, 4]);
+        assert_eq!(depth.get(), 1);
+        assert_eq!(marks(&queue.next_batch().unwrap()), [1]);
+    }
+
+    #[tokio::test]
+    async fn dead_work_is_left_out() {
+        let (queue, depth) = queue(10, 8);
+        let late = push(&queue, 1, Priority::Normal, Some(Instant::now()));
+        let gone = push(&queue, 2, Priority::Normal, None);
+        let _alive = push(&queue, 3, Priority::Normal, None);
+        drop(gone);
+        assert_eq!(marks(&queue.next_batch().unwrap()), [3]);
+        assert_eq!(late.answer().await.unwrap_err().code, crate::error::ErrorCode::DeadlineExceeded);
+        assert_eq!(depth.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_closed_queue_runs_what_it_has_and_a_failed_one_answers_it() {
+        let (queue, _) = queue(10, 8);
+        let _ticket = push(&queue, 1, Priority::Normal, None);
+        let place = queue.reserve().unwrap();
+        queue.close();
+        assert_eq!(queue.reserve().err(), Some(Refused::Closed));
+        let picture = Picture::Decoded(Image::filled(1, 1, [0; 3]));
+        let work = |reply| Work { picture, options: DetectOptions::default(), deadline: None, reply };
+        assert!(place.push(Priority::Normal, work).is_err(), "closed while the picture was prepared");
+        assert_eq!(marks(&queue.next_batch().unwrap()), [1]);
+        assert!(queue.next_batch().is_none());
+
+        let (queue, depth) = self::queue(10, 8);
+        let ticket = push(&queue, 1, Priority::Normal, None);
+        queue.fail(&Error::unavailable("gone"));
+        assert_eq!(ticket.answer().await.unwrap_err().message, "gone");
+        assert!(queue.next_batch().is_none());
+        assert_eq!(depth.get(), 0);
     }
 }

@@ -131,7 +131,7 @@ impl VersionMetrics {
         InFlight { metrics: self, since: Instant::now(), finished: false }
     }
 
-    /// Counts the places of the queue that are taken.
+    /// Shows how many places of the queue are taken.
     #[must_use]
     pub fn queue_depth(&self) -> &IntGauge {
         &self.queue_depth

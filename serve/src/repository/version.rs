@@ -67,7 +67,7 @@ impl ModelVersion {
         let version_metrics = Arc::new(metrics.version(&folder.name, version, &files.labels));
         let shared = Arc::new(Shared {
             name: format!("{}/{version}", folder.name),
-            queue: BatchQueue::new(capacity, policy),
+            queue: BatchQueue::new(capacity, policy, version_metrics.queue_depth().clone()),
             buffers: Arc::clone(&buffers),
             metrics: Arc::clone(&version_metrics),
             live: AtomicUsize::new(0),

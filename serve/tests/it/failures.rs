@@ -1,0 +1,49 @@
+//! An engine that fails takes its own request with it, and nothing else.
+
+use tonic::Code;
+
+use crate::engine::{FAIL, PANIC};
+use crate::support::{Daemon, Setup, eventually, good, request};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_is_survived_and_its_neighbours_are_answered() {
+    let daemon = Daemon::start(Setup::default()).await;
+    assert_eq!(daemon.control.opened(), 1);
+    daemon.control.hold();
+    let mut calls = Vec::new();
+    for (index, rgb) in [good(0), good(1), PANIC, good(2), FAIL, good(3)].into_iter().enumerate() {
+        let mut client = daemon.client().await;
+        calls.push(tokio::spawn(async move { client.detect(request(rgb)).await }));
+        eventually("taken", || async {
+            daemon.control.execution_count() == 1 && daemon.metric("detectd_queue_depth", &[]).await == index as f64
+        })
+        .await;
+    }
+    daemon.control.release();
+    let mut codes = Vec::new();
+    for call in calls {
+        codes.push(call.await.unwrap().map_or_else(|status| status.code(), |_| Code::Ok));
+    }
+    assert_eq!(codes, [Code::Ok, Code::Ok, Code::Internal, Code::Ok, Code::Internal, Code::Ok]);
+    // One batch of five that fails, then each picture alone.
+    assert_eq!(daemon.control.take_executions(), [1, 5, 1, 1, 1, 1, 1]);
+    assert!(daemon.control.opened() > 1, "the engine was opened anew");
+    assert_eq!(daemon.metric("nv_inference_request_failure", &["BACKEND"]).await, 2.0);
+    daemon.client().await.detect(request(good(1))).await.expect("serving goes on");
+    assert_eq!(daemon.get("/readyz").await.0, 200);
+    daemon.nothing_pending().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_an_engine_the_model_is_not_ready() {
+    let daemon = Daemon::start(Setup::default()).await;
+    daemon.control.break_opening();
+    let mut client = daemon.client().await;
+    let status = client.detect(request(PANIC)).await.unwrap_err();
+    assert_eq!(status.code(), Code::Internal);
+    eventually("not ready", || async { daemon.get("/readyz").await.0 == 503 }).await;
+    let status = client.detect(request(good(1))).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{}", status.message());
+    assert_eq!(daemon.get("/livez").await.0, 200);
+    daemon.nothing_pending().await;
+}

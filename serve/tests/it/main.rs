@@ -1,0 +1,13 @@
+//! One binary against a real daemon on port 0, through a real gRPC client. Where a test needs an engine that blocks,
+//! fails or counts, it registers one beside the real ones; everything else is what users run.
+
+mod batching;
+mod client_gone;
+mod drain;
+mod engine;
+mod failures;
+mod limits;
+mod models;
+mod options;
+mod stream;
+mod support;
