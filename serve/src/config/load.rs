@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::raw::RawConfig;
-use super::sources::Reader;
+use super::sources::{Layer, Reader};
 use super::{Config, ConfigError, reference, validate};
 
 /// The environment variable that names the configuration file.
@@ -56,30 +56,20 @@ impl Config {
         let settings = reference::settings();
         let mut reader = Reader { settings: &settings, problems: Vec::new() };
         let file = find_file(sources);
-        let mut builder = config::Config::builder().add_source(defaults()?);
+        let mut layers = Vec::new();
         if let Some(path) = &file {
             let text = std::fs::read_to_string(path)
                 .map_err(|error| ConfigError::new(vec![format!("cannot read {}: {error}", path.display())]))?;
-            builder = builder.add_source(reader.file(&path.display().to_string(), &text));
+            layers.push(reader.file(&path.display().to_string(), &text));
         }
-        builder = builder.add_source(reader.environment(&sources.environment));
-        builder = builder.add_source(reader.flags(&sources.flags));
-        if !reader.problems.is_empty() {
-            return Err(ConfigError::new(reader.problems));
-        }
-
-        let merged = builder.build().map_err(|error| other(&error))?;
-        let place = |key: &str| {
-            let value = merged.get::<config::Value>(key).ok();
-            value.as_ref().and_then(config::Value::origin).unwrap_or("the built-in default").to_owned()
-        };
-        let raw: RawConfig = merged.clone().try_deserialize().map_err(|error| other(&error))?;
-        let config = validate::settings(&raw, &place)?;
-        check_repository(&config.repository.path, &place("repository.path"))?;
+        layers.push(reader.environment(&sources.environment));
+        layers.push(reader.flags(&sources.flags));
+        let (raw, config, repository_place) = merge(reader, layers)?;
+        check_repository(&config.repository.path, &repository_place)?;
         Ok(Loaded { config, text: reference::commented_file(&raw), file })
     }
 
-    /// Checks the text of a configuration file by itself, without the other sources.
+    /// Checks the text of a configuration file by itself: no other source counts, and the repository need not exist.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -87,21 +77,28 @@ impl Config {
         let settings = reference::settings();
         let mut reader = Reader { settings: &settings, problems: Vec::new() };
         let layer = reader.file(name, text);
-        if !reader.problems.is_empty() {
-            return Err(ConfigError::new(reader.problems));
-        }
-        let merged = config::Config::builder()
-            .add_source(defaults()?)
-            .add_source(layer)
-            .build()
-            .map_err(|error| other(&error))?;
-        let raw: RawConfig = merged.try_deserialize().map_err(|error| other(&error))?;
-        validate::settings(&raw, &|_| name.to_owned())
+        merge(reader, vec![layer]).map(|(_, config, _)| config)
     }
 }
 
-fn defaults() -> Result<config::Config, ConfigError> {
-    config::Config::try_from(&RawConfig::default()).map_err(|error| other(&error))
+/// Puts `layers` over the defaults, the later over the earlier, and checks the result. The last value is the place of
+/// `repository.path`.
+fn merge(reader: Reader<'_>, layers: Vec<Layer>) -> Result<(RawConfig, Config, String), ConfigError> {
+    if !reader.problems.is_empty() {
+        return Err(ConfigError::new(reader.problems));
+    }
+    let unexpected = |error: config::ConfigError| ConfigError::new(vec![error.to_string()]);
+    let mut builder = config::Config::builder();
+    builder = builder.add_source(config::Config::try_from(&RawConfig::default()).map_err(unexpected)?);
+    builder = layers.into_iter().fold(builder, |builder, layer| builder.add_source(layer));
+    let merged = builder.build().map_err(unexpected)?;
+    let place = |key: &str| {
+        let value = merged.get::<config::Value>(key).ok();
+        value.as_ref().and_then(config::Value::origin).unwrap_or("the built-in default").to_owned()
+    };
+    let raw: RawConfig = merged.clone().try_deserialize().map_err(unexpected)?;
+    let config = validate::settings(&raw, &place)?;
+    Ok((raw, config, place("repository.path")))
 }
 
 fn find_file(sources: &Sources) -> Option<PathBuf> {
@@ -119,8 +116,4 @@ fn check_repository(path: &Path, place: &str) -> Result<(), ConfigError> {
     let path = path.display();
     let problem = format!("repository.path: expected a folder of models, got {path:?}, {came} ({place})");
     Err(ConfigError::new(vec![problem]))
-}
-
-fn other(error: &config::ConfigError) -> ConfigError {
-    ConfigError::new(vec![error.to_string()])
 }
