@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use detectd_vision::DecodeLimits;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic_health::server::HealthReporter;
@@ -122,9 +123,8 @@ impl App {
             let _ = tokio::time::timeout(Duration::from_secs(1), connections.ended()).await;
         }
         rpc.abort();
-        let repository = Arc::clone(&self.repository);
-        let ended = tokio::task::spawn_blocking(move || repository.drain());
-        if tokio::time::timeout(if drained { grace } else { Duration::from_secs(1) }, ended).await.is_err() {
+        let patience = if drained { grace } else { Duration::from_secs(1) };
+        if tokio::time::timeout(patience, drain(Arc::clone(&self.repository))).await.is_err() {
             warn!("an engine is still busy; it ends with the process");
         }
         health.abort();
@@ -154,6 +154,19 @@ async fn load(config: &Config, engines: Engines, metrics: Metrics) -> Result<Arc
         return Err(Error::unavailable(failures.join("\n")));
     }
     Ok(Arc::new(repository))
+}
+
+/// Waits for every instance's end, on a thread of its own: one that an engine holds up must not hold up the runtime.
+async fn drain(repository: Arc<Repository>) {
+    let (done, ended) = oneshot::channel::<()>();
+    let thread = std::thread::Builder::new().name("drain".into()).spawn(move || {
+        repository.drain();
+        drop(done);
+    });
+    if thread.is_ok() {
+        // Resolves when the sender is gone.
+        let _ = ended.await;
+    }
 }
 
 fn serve_http(

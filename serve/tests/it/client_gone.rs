@@ -8,7 +8,7 @@ use crate::support::{Daemon, Setup, eventually, good, request};
 async fn cancelled_work_frees_its_place_and_is_not_run() {
     let manifest = "[instances]\ncount = 1\n[batching]\nmax_batch_size = 1\nqueue_capacity = 2\n";
     let daemon = Daemon::start(Setup { manifest, ..Setup::default() }).await;
-    daemon.control.hold();
+    let hold = daemon.control.hold();
     let mut client = daemon.client().await;
     let busy = tokio::spawn(async move { client.detect(request(good(1))).await });
     eventually("busy", || async { daemon.control.execution_count() == 1 }).await;
@@ -20,7 +20,7 @@ async fn cancelled_work_frees_its_place_and_is_not_run() {
         call.abort();
         eventually("gone", || async { daemon.metric("detectd_queue_depth", &[]).await == 0.0 }).await;
     }
-    daemon.control.release();
+    drop(hold);
     busy.await.unwrap().unwrap();
     daemon.nothing_pending().await;
     assert_eq!(daemon.control.take_executions(), [1]);
@@ -30,7 +30,7 @@ async fn cancelled_work_frees_its_place_and_is_not_run() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_breaks_leaves_nothing_pending() {
     let daemon = Daemon::start(Setup::default()).await;
-    daemon.control.hold();
+    let hold = daemon.control.hold();
     let mut calls = Vec::new();
     for _ in 0..5 {
         let mut client = daemon.client().await;
@@ -45,7 +45,7 @@ async fn a_connection_that_breaks_leaves_nothing_pending() {
         let _ = call.await;
     }
     tokio::time::sleep(Duration::from_millis(20)).await;
-    daemon.control.release();
+    drop(hold);
     daemon.nothing_pending().await;
     daemon.client().await.detect(request(good(1))).await.unwrap();
 }

@@ -22,7 +22,7 @@ async fn queued_work_is_finished_and_new_work_is_refused() {
         health.check(request).await.map(|response| response.into_inner().status())
     };
     eventually("healthy", async || status("").await.is_ok_and(|status| status == ServingStatus::Serving)).await;
-    daemon.control.hold();
+    let hold = daemon.control.hold();
     let mut calls = Vec::new();
     for _ in 0..7 {
         let mut client = daemon.client().await;
@@ -40,7 +40,7 @@ async fn queued_work_is_finished_and_new_work_is_refused() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     let refused = late.detect(request(good(1))).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "{}", refused.message());
-    daemon.control.release();
+    drop(hold);
     for call in calls {
         let response = call.await.unwrap().expect("what was taken is answered").into_inner();
         assert_eq!(response.detections[0].class_id, 1);
@@ -55,7 +55,7 @@ async fn the_grace_period_has_an_end() {
     };
     let manifest = "[instances]\ncount = 1\n[batching]\nmax_batch_size = 1\n";
     let mut daemon = Daemon::start(Setup { manifest, configure, ..Setup::default() }).await;
-    daemon.control.hold();
+    let hold = daemon.control.hold();
     let mut calls = Vec::new();
     for index in 0..3 {
         let mut client = daemon.client().await;
@@ -66,12 +66,11 @@ async fn the_grace_period_has_an_end() {
         .await;
     }
     daemon.begin_stop();
-    let control = std::sync::Arc::clone(&daemon.control);
     daemon.ended().await.unwrap();
     let mut codes = Vec::new();
     for call in calls {
         codes.push(call.await.unwrap().unwrap_err().code());
     }
     assert_eq!(codes[1..], [Code::Unavailable, Code::Unavailable], "what waited is told why");
-    control.release();
+    drop(hold);
 }

@@ -23,20 +23,22 @@ pub struct Control {
     held: Mutex<bool>,
     changed: Condvar,
     executions: Mutex<Vec<usize>>,
+    classes: Mutex<Vec<u8>>,
     opened: Mutex<usize>,
     broken: Mutex<bool>,
 }
 
 impl Control {
-    /// Executions wait from now on.
-    pub fn hold(&self) {
+    /// Executions wait until the guard is dropped, be it by a test that fails.
+    #[must_use]
+    pub fn hold(self: &Arc<Self>) -> Hold {
         *self.held.lock().unwrap() = true;
+        Hold(Arc::clone(self))
     }
 
-    /// Executions go on.
-    pub fn release(&self) {
-        *self.held.lock().unwrap() = false;
-        self.changed.notify_all();
+    /// The red of every picture run, in order.
+    pub fn classes(&self) -> Vec<u8> {
+        self.classes.lock().unwrap().clone()
     }
 
     /// No engine can be opened from now on.
@@ -87,6 +89,16 @@ impl Control {
     }
 }
 
+/// Holds every execution back.
+pub struct Hold(Arc<Control>);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        *self.0.held.lock().unwrap() = false;
+        self.0.changed.notify_all();
+    }
+}
+
 struct ControlledModel {
     spec: ModelSpec,
     control: Arc<Control>,
@@ -133,6 +145,7 @@ impl Engine for ControlledEngine {
         for (picture, options) in pictures.iter().zip(options) {
             let Picture::Decoded(image) = picture else { panic!("asked for decoded pictures") };
             let rgb = [image.pixels()[0], image.pixels()[1], image.pixels()[2]];
+            self.control.classes.lock().unwrap().push(rgb[0]);
             assert!(rgb != PANIC, "a picture that makes the engine panic");
             if rgb == FAIL {
                 return Err(EngineError::Backend("a picture that makes the engine fail".into()));

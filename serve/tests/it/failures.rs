@@ -9,7 +9,7 @@ use crate::support::{Daemon, Setup, eventually, good, request};
 async fn a_panic_is_survived_and_its_neighbours_are_answered() {
     let daemon = Daemon::start(Setup::default()).await;
     assert_eq!(daemon.control.opened(), 1);
-    daemon.control.hold();
+    let hold = daemon.control.hold();
     let mut calls = Vec::new();
     for (index, rgb) in [good(0), good(1), PANIC, good(2), FAIL, good(3)].into_iter().enumerate() {
         let mut client = daemon.client().await;
@@ -19,7 +19,7 @@ async fn a_panic_is_survived_and_its_neighbours_are_answered() {
         })
         .await;
     }
-    daemon.control.release();
+    drop(hold);
     let mut codes = Vec::new();
     for call in calls {
         codes.push(call.await.unwrap().map_or_else(|status| status.code(), |_| Code::Ok));

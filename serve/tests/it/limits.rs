@@ -12,7 +12,7 @@ use crate::support::{Daemon, Setup, encoded, eventually, good, png, request};
 async fn overload_is_refused_and_the_rest_succeeds() {
     let manifest = "[instances]\ncount = 1\n[batching]\nmax_batch_size = 1\nqueue_capacity = 3\n";
     let daemon = Daemon::start(Setup { manifest, ..Setup::default() }).await;
-    daemon.control.hold();
+    let hold = daemon.control.hold();
     let mut calls = Vec::new();
     for sent in 0..4 {
         let mut client = daemon.client().await;
@@ -31,7 +31,7 @@ async fn overload_is_refused_and_the_rest_succeeds() {
         assert!(status.metadata().contains_key("retry-after-ms"));
         assert!(start.elapsed() < Duration::from_secs(5), "refused at once, while the engine is held");
     }
-    daemon.control.release();
+    drop(hold);
     for call in calls {
         call.await.unwrap().unwrap();
     }
@@ -44,21 +44,20 @@ async fn overload_is_refused_and_the_rest_succeeds() {
 async fn a_deadline_is_answered_in_time_and_frees_its_place() {
     let manifest = "[instances]\ncount = 1\n[batching]\nmax_batch_size = 1\nqueue_capacity = 1\n";
     let daemon = Daemon::start(Setup { manifest, ..Setup::default() }).await;
-    daemon.control.hold();
+    let hold = daemon.control.hold();
     let mut client = daemon.client().await;
     let busy = tokio::spawn(async move { client.detect(request(good(1))).await });
     eventually("busy", || async { daemon.control.execution_count() == 1 }).await;
-    let mut client = daemon.client().await;
+    let mut client = daemon.client_without_timeouts();
     for _ in 0..3 {
         // The queue has one place: each call gets it because the one before gave it back.
         let mut late = Request::new(request(good(1)));
-        // As a header of our own, so that the answer is the server's and not the client library's.
         late.metadata_mut().insert("grpc-timeout", "100m".parse().unwrap());
         let status = client.detect(late).await.unwrap_err();
         assert_eq!(status.code(), Code::DeadlineExceeded, "{}", status.message());
     }
     assert_eq!(daemon.metric("nv_inference_request_failure", &["CANCELED"]).await, 3.0);
-    daemon.control.release();
+    drop(hold);
     busy.await.unwrap().unwrap();
     daemon.nothing_pending().await;
     assert_eq!(daemon.control.take_executions(), [1], "expired work was never run");
@@ -70,7 +69,7 @@ async fn calls_beyond_the_servers_limit_are_refused() {
         config.server.max_concurrent_requests = NonZeroUsize::new(2).unwrap();
     };
     let daemon = Daemon::start(Setup { configure, ..Setup::default() }).await;
-    daemon.control.hold();
+    let hold = daemon.control.hold();
     let mut calls = Vec::new();
     for sent in 1..=2 {
         let mut client = daemon.client().await;
@@ -83,7 +82,7 @@ async fn calls_beyond_the_servers_limit_are_refused() {
     let status = daemon.client().await.detect(request(good(1))).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert!(status.metadata().contains_key("retry-after-ms"));
-    daemon.control.release();
+    drop(hold);
     for call in calls {
         call.await.unwrap().unwrap();
     }
@@ -104,7 +103,8 @@ async fn images_that_cannot_be_used_are_named() {
     };
     let cases = [
         (Some(encoded(Vec::new())), "0 bytes"),
-        (Some(encoded(b"GIF89a".to_vec())), "JPEG, PNG, WebP, BMP"),
+        (Some(encoded(b"GIF89a".to_vec())), "gif"),
+        (Some(encoded(b"no picture at all".to_vec())), "JPEG, PNG, WebP, BMP"),
         (Some(encoded(png(good(1)))), "200 pixels, the limit is 199"),
         (Some(encoded(b"\x89PNG\r\n\x1a\n".to_vec())), "png"),
         (Some(raw(5, 5, 74)), "74"),

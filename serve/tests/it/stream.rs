@@ -50,7 +50,7 @@ async fn no_more_is_read_while_too_many_are_unanswered() {
         config.server.max_stream_requests = NonZeroUsize::new(3).unwrap();
     };
     let daemon = Daemon::start(Setup { configure, ..Setup::default() }).await;
-    daemon.control.hold();
+    let hold = daemon.control.hold();
     let (sender, requests) = mpsc::channel(100);
     for id in 0..20 {
         sender.try_send(numbered(id, good(1))).unwrap();
@@ -61,7 +61,7 @@ async fn no_more_is_read_while_too_many_are_unanswered() {
     eventually("three are under way", || async { pending().await == 3.0 }).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(pending().await, 3.0, "the fourth is not read");
-    daemon.control.release();
+    drop(hold);
     drop(sender);
     let mut count = 0;
     while let Some(answer) = answers.next().await {
@@ -74,20 +74,20 @@ async fn no_more_is_read_while_too_many_are_unanswered() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_of_a_stream_has_its_own_timeout() {
     let daemon = Daemon::start(Setup::default()).await;
-    daemon.control.hold();
+    let hold = daemon.control.hold();
     let late = wire::DetectStreamRequest { timeout_ms: 50, ..numbered(1, good(1)) };
     let mut answers = daemon.client().await.detect_stream(tokio_stream::iter([late])).await.unwrap().into_inner();
     let answer = answers.next().await.unwrap().unwrap();
     let Some(wire::detect_stream_response::Result::Error(error)) = answer.result else { panic!("{answer:?}") };
     assert_eq!(Code::from(error.code), Code::DeadlineExceeded);
-    daemon.control.release();
+    drop(hold);
     daemon.nothing_pending().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_whose_caller_is_gone_leaves_nothing_behind() {
     let daemon = Daemon::start(Setup::default()).await;
-    daemon.control.hold();
+    let hold = daemon.control.hold();
     let (sender, requests) = mpsc::channel(100);
     for id in 0..10 {
         sender.try_send(numbered(id, good(1))).unwrap();
@@ -99,5 +99,5 @@ async fn a_stream_whose_caller_is_gone_leaves_nothing_behind() {
     drop(client);
     drop(sender);
     daemon.nothing_pending().await;
-    daemon.control.release();
+    drop(hold);
 }

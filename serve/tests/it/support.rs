@@ -11,6 +11,9 @@ use detectd::engines::Engines;
 use detectd::error::Error;
 use detectd_proto::detect::v1 as wire;
 use detectd_proto::detect::v1::detect_service_client::DetectServiceClient;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
 use image::{ImageFormat, RgbImage};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -73,6 +76,12 @@ impl Daemon {
 
     pub async fn client(&self) -> DetectServiceClient<Channel> {
         DetectServiceClient::new(self.channel().await)
+    }
+
+    /// A client that leaves deadlines to the server: the usual one answers them by itself.
+    pub fn client_without_timeouts(&self) -> DetectServiceClient<Client<HttpConnector, tonic::body::Body>> {
+        let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+        DetectServiceClient::with_origin(client, format!("http://{}", self.grpc).parse().unwrap())
     }
 
     pub async fn channel(&self) -> Channel {
