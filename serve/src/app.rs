@@ -121,6 +121,7 @@ impl App {
             self.repository.abandon("the server is shutting down");
             // The refusals still have to reach their callers.
             let _ = tokio::time::timeout(Duration::from_secs(1), connections.ended()).await;
+            connections.abort();
         }
         rpc.abort();
         let patience = if drained { grace } else { Duration::from_secs(1) };

@@ -24,6 +24,7 @@ const MAX_HEADER_LIST: u32 = 16 << 10;
 #[derive(Clone, Debug, Default)]
 pub struct Connections {
     closing: CancellationToken,
+    aborting: CancellationToken,
     tasks: TaskTracker,
 }
 
@@ -32,6 +33,11 @@ impl Connections {
     pub fn close(&self) {
         self.closing.cancel();
         self.tasks.close();
+    }
+
+    /// Ends what is still open, answered or not.
+    pub fn abort(&self) {
+        self.aborting.cancel();
     }
 
     /// Waits until every connection has ended.
@@ -50,7 +56,8 @@ pub async fn serve(listener: TcpListener, service: Admission, config: ServerConf
         match accepted {
             Ok((stream, _)) => {
                 let connection = connection(stream, service.clone(), config.clone(), connections.closing.clone());
-                connections.tasks.spawn(connection);
+                let aborting = connections.aborting.clone();
+                connections.tasks.spawn(async move { aborting.run_until_cancelled(connection).await });
             }
             Err(error) => {
                 // Out of file descriptors, most likely: wait for some to be closed.
