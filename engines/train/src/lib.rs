@@ -3,6 +3,10 @@
 pub mod augment;
 pub mod dataset;
 pub mod evaluation;
+#[cfg(feature = "libtorch")]
+pub mod export;
+#[cfg(feature = "libtorch")]
+pub mod publish;
 pub mod report;
 pub mod sample;
 pub mod scenes;

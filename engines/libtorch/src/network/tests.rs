@@ -5,7 +5,8 @@ use tch::{Device, Kind, Tensor};
 use super::*;
 
 const PARAMETERS: &str = include_str!("../../tests/data/params.json");
-const SCALES: [(&str, Scale); 5] = [("n", Scale::N), ("s", Scale::S), ("m", Scale::M), ("l", Scale::L), ("x", Scale::X)];
+const SCALES: [(&str, Scale); 5] =
+    [("n", Scale::N), ("s", Scale::S), ("m", Scale::M), ("l", Scale::L), ("x", Scale::X)];
 
 fn cost(architecture: Architecture, scale: Scale, classes: usize, side: usize) -> Cost {
     let model = ModelYaml::released(architecture, scale, classes).expect("a released model");
@@ -171,7 +172,8 @@ fn saved_weights_come_back() {
     assert!(read.keys().eq(network.weights().keys()));
     assert!(read.iter().all(|(name, tensor)| tensor.equal(&network.weights()[name])));
 
-    let other = Network::new(&ModelYaml::released(Architecture::V6, Scale::N, 5).expect("a model"), 4).expect("a network");
+    let other =
+        Network::new(&ModelYaml::released(Architecture::V6, Scale::N, 5).expect("a model"), 4).expect("a network");
     let report = load_weights(other.weights(), &read).expect("loaded");
     let heads = ["model.24.m.0.bias", "model.24.m.0.weight", "model.24.m.1.bias"];
     assert_eq!(report.mismatched[..3], heads);

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::report::EpochFigures;
+
 /// What an epoch cost and reached.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EpochResult {
@@ -77,6 +79,21 @@ impl History {
 }
 
 impl EpochResult {
+    /// What the report shows of it.
+    #[must_use]
+    pub fn figures(&self) -> EpochFigures {
+        EpochFigures {
+            epoch: self.epoch,
+            training_loss: self.train_loss,
+            held_out_loss: self.validation_loss,
+            precision: self.precision,
+            recall: self.recall,
+            map50: self.map50,
+            map50_95: self.map50_95,
+            learning_rate: self.learning_rate,
+        }
+    }
+
     fn line(&self) -> String {
         let [a, b, c] = self.train_loss;
         let [d, e, f] = self.validation_loss;

@@ -210,3 +210,96 @@ pub(super) fn ciou(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     };
     Ok(iou.f_sub(&distance.f_div(&diagonal)?)?.f_sub(&v.f_mul(&alpha)?)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use detectd_libtorch::network::{Architecture, ModelYaml, Plan, Scale};
+    use serde::Deserialize;
+
+    use super::*;
+
+    /// What `fixtures/loss_reference.py` has computed independently.
+    #[derive(Deserialize)]
+    struct Reference {
+        classes: usize,
+        side: usize,
+        smoothing: f64,
+        raw: Vec<Raw>,
+        targets: Vec<[f64; 6]>,
+        matches: Vec<Vec<[f64; 9]>>,
+        parts: [f64; 3],
+        total: f64,
+        gradients: Vec<(usize, i64, i64, i64, i64, f64)>,
+    }
+
+    #[derive(Deserialize)]
+    struct Raw {
+        shape: Vec<i64>,
+        values: Vec<f32>,
+    }
+
+    fn reference() -> (Reference, Loss, Vec<Target>) {
+        let reference: Reference = serde_json::from_str(include_str!("fixtures/loss.json")).expect("the fixture");
+        let model = ModelYaml::released(Architecture::V6, Scale::N, reference.classes).expect("a released model");
+        let detect = Plan::new(&model).expect("a plan").detect;
+        let settings = LossSettings { label_smoothing: reference.smoothing, ..LossSettings::default() };
+        let loss = Loss::new(detect, &settings, reference.side, reference.side).expect("a loss");
+        let targets = reference.targets.iter().map(|[image, class_id, bbox @ ..]| Target {
+            image: *image as usize,
+            class_id: *class_id as usize,
+            bbox: bbox.map(|v| v as f32),
+        });
+        let targets = targets.collect();
+        (reference, loss, targets)
+    }
+
+    #[test]
+    fn targets_match_as_in_the_reference() {
+        let (reference, loss, targets) = reference();
+        for (level, expected) in reference.matches.iter().enumerate() {
+            let cells = reference.side / loss.detect.strides[level];
+            let found = matches(&loss.detect, level, cells, cells, &targets, 4.0);
+            assert_eq!(found.len(), expected.len(), "level {level}");
+            for (index, [image, anchor, row, column, class_id, bbox @ ..]) in expected.iter().enumerate() {
+                let whole = [found.image[index], found.anchor[index], found.row[index], found.column[index]];
+                assert_eq!(whole.map(|v| v as f64), [*image, *anchor, *row, *column], "level {level}, match {index}");
+                assert_eq!(found.class_id[index] as f64, *class_id);
+                let close = found.bbox[index].iter().zip(bbox).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-5);
+                assert!(close, "level {level}, match {index}: {:?} is not {bbox:?}", found.bbox[index]);
+            }
+        }
+    }
+
+    #[test]
+    fn loss_and_gradient_equal_the_reference() {
+        let (reference, loss, targets) = reference();
+        let levels: Vec<Tensor> = reference
+            .raw
+            .iter()
+            .map(|raw| Tensor::from_slice(&raw.values).view(&raw.shape[..]).set_requires_grad(true))
+            .collect();
+        let value = loss.compute(&levels, &targets).expect("a loss");
+        for (part, expected) in value.parts.iter().zip(reference.parts) {
+            assert!((part / expected - 1.0).abs() < 1e-5, "{part} is not {expected}");
+        }
+        let total = f64::try_from(&value.total).expect("one number");
+        assert!((total / reference.total - 1.0).abs() < 1e-5, "{total} is not {}", reference.total);
+
+        value.total.backward();
+        for (level, image, channel, row, column, expected) in reference.gradients {
+            let found = levels[level].grad().double_value(&[image, channel, row, column]);
+            let close = (found - expected).abs() < 1e-6 + 1e-3 * expected.abs();
+            assert!(close, "level {level} at {:?}: {found} is not {expected}", (image, channel, row, column));
+        }
+    }
+
+    #[test]
+    fn a_batch_without_objects_teaches_objectness_only() {
+        let (reference, loss, _) = reference();
+        let levels: Vec<Tensor> =
+            reference.raw.iter().map(|raw| Tensor::from_slice(&raw.values).view(&raw.shape[..])).collect();
+        let [bbox, objectness, class] = loss.compute(&levels, &[]).expect("a loss").parts;
+        assert_eq!((bbox, class), (0.0, 0.0));
+        assert!(objectness > 0.0);
+    }
+}

@@ -12,6 +12,8 @@ mod run;
 mod schedule;
 mod settings;
 mod targets;
+#[cfg(test)]
+mod tests;
 mod validation;
 
 pub use batches::{Batch, Source, tensor_of};

@@ -131,3 +131,75 @@ impl Ema {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rates(learning_rate: f64, bias_learning_rate: f64) -> Rates {
+        Rates { learning_rate, bias_learning_rate, momentum: 0.9, accumulate: 1 }
+    }
+
+    /// One parameter of each group, all 1, each with the gradient 2.
+    fn weights() -> Weights {
+        let names = ["model.0.conv.weight", "model.0.bn.weight", "model.0.bn.bias"];
+        let one = |name: &str| {
+            let weight = Tensor::from_slice(&[1.0_f32]).set_requires_grad(true);
+            (name.to_owned(), weight)
+        };
+        names.map(one).into()
+    }
+
+    fn give_gradient(weights: &Weights, factor: f64) {
+        for weight in weights.values() {
+            (weight * factor).sum(Kind::Float).backward();
+        }
+    }
+
+    fn value(weights: &Weights, name: &str) -> f64 {
+        weights[name].double_value(&[0])
+    }
+
+    #[test]
+    fn each_group_is_updated_by_its_own_rule() {
+        let (weights, mut sgd) = (weights(), Sgd::new(0.1, None));
+        give_gradient(&weights, 2.0);
+        let norm = sgd.step(&weights, &rates(0.01, 0.1)).expect("a step");
+        assert!((norm - 12.0_f64.sqrt()).abs() < 1e-6);
+        // Nesterov, first step: g + 0.9 g, where the kernel's g holds 0.1 of its weight.
+        assert!((value(&weights, "model.0.conv.weight") - (1.0 - 0.01 * 1.9 * 2.1)).abs() < 1e-6);
+        assert!((value(&weights, "model.0.bn.weight") - (1.0 - 0.01 * 1.9 * 2.0)).abs() < 1e-6);
+        assert!((value(&weights, "model.0.bn.bias") - (1.0 - 0.1 * 1.9 * 2.0)).abs() < 1e-6);
+        // Second step: the gradients were cleared, momentum = 0.9 * 2 + 3, step = 3 + 0.9 * momentum.
+        give_gradient(&weights, 3.0);
+        let before = value(&weights, "model.0.bn.weight");
+        sgd.step(&weights, &rates(0.01, 0.1)).expect("a step");
+        assert!((value(&weights, "model.0.bn.weight") - (before - 0.01 * (3.0 + 0.9 * 4.8))).abs() < 1e-6);
+    }
+
+    #[test]
+    fn large_gradients_are_scaled_to_the_limit() {
+        let (weights, mut sgd) = (weights(), Sgd::new(0.0, Some(3.0_f64.sqrt())));
+        give_gradient(&weights, 2.0);
+        sgd.step(&weights, &rates(0.01, 0.01)).expect("a step");
+        assert!((value(&weights, "model.0.bn.weight") - (1.0 - 0.01 * 1.9 * 1.0)).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_step_without_gradients_is_an_error() {
+        assert!(Sgd::new(0.0, None).step(&weights(), &rates(0.01, 0.01)).is_err());
+    }
+
+    #[test]
+    fn the_average_follows_the_reference_pace() {
+        let ema = Ema::new(&weights(), 0.9999, 2000.0);
+        assert!((ema.decay(1) - 4.998_250e-4).abs() < 1e-9);
+        assert!((ema.decay(2000) - 0.632_057).abs() < 1e-6);
+        let start = weights();
+        let mut ema = Ema::new(&start, 0.9999, 2000.0);
+        let moved: Weights = start.iter().map(|(name, _)| (name.clone(), Tensor::from_slice(&[3.0_f32]))).collect();
+        ema.update(&moved).expect("an update");
+        let decay = ema.decay(1);
+        assert!((value(&ema.weights, "model.0.bn.bias") - (decay + 3.0 * (1.0 - decay))).abs() < 1e-6);
+    }
+}
