@@ -78,9 +78,9 @@ pub enum Operation {
     },
     /// The sum of two values of one shape.
     Add,
-    /// The inputs one after the other along the first dimension after the batch; of any element type.
+    /// The inputs one after the other along the first dimension after the batch.
     Concatenate,
-    /// The same elements in another shape.
+    /// The same elements, of any type, in another shape.
     Reshape {
         /// The shape.
         dims: Vec<usize>,

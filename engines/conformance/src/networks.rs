@@ -93,7 +93,7 @@ pub fn auxiliary_options() -> DetectorOptions {
     }
 }
 
-/// Every element type: each input comes out twice.
+/// Every element type: each input comes out in another shape.
 pub fn typed() -> Network {
     let ports = [
         ("a", "aa", DataType::Int64),
@@ -102,12 +102,13 @@ pub fn typed() -> Network {
         ("d", "dd", DataType::Int8),
         ("e", "ee", DataType::Fp32),
     ];
-    let port = |name, data_type, len| Port { name, data_type, dims: vec![len] };
+    let port = |name, data_type, dims: &[usize]| Port { name, data_type, dims: dims.to_vec() };
+    let reshape = || Operation::Reshape { dims: vec![3, 2] };
     Network {
         name: "typed",
-        inputs: ports.iter().map(|&(input, _, data_type)| port(input, data_type, 3)).collect(),
-        steps: ports.iter().map(|&(input, output, _)| step(Operation::Concatenate, &[input, input], output)).collect(),
-        outputs: ports.iter().map(|&(_, output, data_type)| port(output, data_type, 6)).collect(),
+        inputs: ports.iter().map(|&(input, _, data_type)| port(input, data_type, &[6])).collect(),
+        steps: ports.iter().map(|&(input, output, _)| step(reshape(), &[input], output)).collect(),
+        outputs: ports.iter().map(|&(_, output, data_type)| port(output, data_type, &[3, 2])).collect(),
     }
 }
 

@@ -36,12 +36,9 @@ fn build(file: ModelFile) -> Result<rten::Model, EngineError> {
     for (name, bytes) in file.external {
         options.external_data(&name, bytes);
     }
-    // A parser of untrusted files may have a panic left in it; it must not end the daemon.
-    let built = catch_unwind(AssertUnwindSafe(|| options.load(file.bytes.into())));
-    let error = match built {
-        Ok(Ok(model)) => return Ok(model),
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "the loader panicked: the graph is damaged".to_owned(),
+    let error = match parse(&options, file.bytes.into()) {
+        Ok(model) => return Ok(model),
+        Err(error) => error,
     };
     let unsupported = operators::unsupported(&file.model);
     Err(EngineError::Load(if unsupported.is_empty() {
@@ -49,6 +46,14 @@ fn build(file: ModelFile) -> Result<rten::Model, EngineError> {
     } else {
         format!("the onnx engine lacks operators that the model needs: {unsupported}")
     }))
+}
+
+/// Parses a file. A parser of untrusted files may have a panic left in it, which must not end the daemon.
+pub fn parse(options: &ModelOptions, bytes: Vec<u8>) -> Result<rten::Model, String> {
+    match catch_unwind(AssertUnwindSafe(|| options.load(bytes))) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("the loader panicked: the graph is damaged".to_owned()),
+    }
 }
 
 struct Shared {

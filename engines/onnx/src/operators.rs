@@ -6,6 +6,7 @@ use std::fmt::Write;
 use prost::Message;
 use rten::ModelOptions;
 
+use crate::embedded::parse;
 use crate::proto;
 
 /// Node names that are written out for one operator.
@@ -59,6 +60,7 @@ fn load_alone(model: &proto::Model, node: &proto::Node) -> Option<String> {
     let graph = proto::Graph { node: vec![node], ..proto::Graph::default() };
     let alone =
         proto::Model { ir_version: model.ir_version, graph: Some(graph), opset_import: model.opset_import.clone() };
-    let loaded = ModelOptions::with_all_ops().enable_optimization(false).load(alone.encode_to_vec());
-    loaded.err().map(|error| error.to_string())
+    let mut options = ModelOptions::with_all_ops();
+    options.enable_optimization(false);
+    parse(&options, alone.encode_to_vec()).err()
 }
