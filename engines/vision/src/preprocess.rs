@@ -304,3 +304,82 @@ fn cubic(x: f64) -> f64 {
 fn parameter(field: &'static str, expected: &'static str, value: impl std::fmt::Display) -> PreprocessError {
     PreprocessError::Parameter { field, expected, value: value.to_string() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The value of a channel at a place of the input.
+    fn at(out: &[f32], preprocess: &Preprocess, channel: usize, x: usize, y: usize) -> f32 {
+        out[(channel * preprocess.height as usize + y) * preprocess.width as usize + x]
+    }
+
+    #[test]
+    fn a_letterboxed_picture_lies_between_padding_in_the_order_of_the_channels() {
+        let picture = Image::filled(20, 10, [10, 20, 30]);
+        // Twenty by ten fits a 40x40 input twice enlarged: 40x20 in the middle, or at the top.
+        let cases = [
+            (Preprocess::yolov5(40, 40), 10..30, [10.0 / 255.0, 20.0 / 255.0, 30.0 / 255.0], [114.0 / 255.0; 3]),
+            (Preprocess::yolox(40, 40), 0..20, [30.0, 20.0, 10.0], [114.0; 3]),
+            (
+                Preprocess::yolox_legacy(40, 40),
+                0..20,
+                [(10.0 / 255.0 - 0.485) / 0.229, (20.0 / 255.0 - 0.456) / 0.224, (30.0 / 255.0 - 0.406) / 0.225],
+                [(114.0 / 255.0 - 0.485) / 0.229, (114.0 / 255.0 - 0.456) / 0.224, (114.0 / 255.0 - 0.406) / 0.225],
+            ),
+        ];
+        for (preprocess, rows, colour, padding) in cases {
+            let mut out = vec![f32::NAN; preprocess.input_len()];
+            let letterbox = preprocess.run(&picture, &mut out, &mut Resizer::default()).expect("prepared");
+            assert_eq!((letterbox.content(), letterbox.offset()), ((40, 20), (0, rows.start as u32)));
+            for channel in 0..3 {
+                for y in 0..40 {
+                    let expected = if rows.contains(&y) { colour[channel] } else { padding[channel] };
+                    for x in 0..40 {
+                        let got = at(&out, &preprocess, channel, x, y);
+                        assert!((got - expected).abs() < 1e-5, "channel {channel}, ({x}, {y}): {got}, not {expected}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_stretched_picture_fills_the_input() {
+        let preprocess = Preprocess::ppyolo(32, 64);
+        let mut out = vec![f32::NAN; preprocess.input_len()];
+        let picture = Image::filled(7, 5, [255, 0, 128]);
+        let letterbox = preprocess.run(&picture, &mut out, &mut Resizer::default()).expect("prepared");
+        assert_eq!(letterbox.scale(), (32.0 / 7.0, 64.0 / 5.0));
+        let expected = [(1.0 - 0.485) / 0.229, -0.456 / 0.224, (128.0 / 255.0 - 0.406) / 0.225];
+        for (channel, plane) in out.chunks_exact(32 * 64).enumerate() {
+            assert!(plane.iter().all(|value| (value - expected[channel]).abs() < 1e-5), "channel {channel}");
+        }
+    }
+
+    #[test]
+    fn the_buffers_may_have_held_a_larger_picture() {
+        let (preprocess, mut scratch) = (Preprocess::yolov5(64, 64), Resizer::default());
+        let run = |picture: &Image, scratch: &mut Resizer| {
+            let mut out = vec![f32::NAN; preprocess.input_len()];
+            preprocess.run(picture, &mut out, scratch).expect("prepared");
+            out
+        };
+        let small = Image::filled(3, 200, [1, 2, 3]);
+        let alone = run(&small, &mut Resizer::default());
+        run(&Image::filled(500, 500, [9, 9, 9]), &mut scratch);
+        assert_eq!(run(&small, &mut scratch), alone);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_by_name() {
+        let good = Preprocess::yolov5(640, 640);
+        assert_eq!(good.validate(), Ok(()));
+        let bad = Preprocess { std: [1.0, 0.0, 1.0], ..good.clone() };
+        let message = bad.validate().expect_err("a zero deviation").to_string();
+        assert_eq!(message, "preprocess.std must be above 0 and finite, not [1.0, 0.0, 1.0]");
+        assert!(Preprocess { width: 0, ..good.clone() }.validate().is_err());
+        let error = good.run(&Image::filled(2, 2, [0; 3]), &mut [0.0; 7], &mut Resizer::default()).expect_err("short");
+        assert_eq!(error.to_string(), "the input of 640x640 needs 1228800 values, the buffer has 7");
+    }
+}

@@ -3,9 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use detectd_vision::{
-    DecodeError, DecodeLimits, Filter, Format, Image, Preprocess, Resizer, decode, probe,
-};
+use detectd_vision::{DecodeError, DecodeLimits, Filter, Format, Image, Preprocess, Resizer, decode, probe};
 use serde_json::Value;
 
 fn folder() -> PathBuf {
@@ -20,7 +18,9 @@ fn bytes(name: &str) -> Vec<u8> {
 fn pictures() -> Vec<String> {
     let entries = std::fs::read_dir(folder()).expect("tests/images");
     let mut names: Vec<String> = entries
-        .filter_map(|entry| entry.expect("readable folder").file_name().to_str()?.strip_suffix(".rgb").map(str::to_owned))
+        .filter_map(|entry| {
+            entry.expect("readable folder").file_name().to_str()?.strip_suffix(".rgb").map(str::to_owned)
+        })
         .collect();
     names.sort();
     names
@@ -47,7 +47,8 @@ fn every_kind_of_picture_is_read_as_pillow_reads_it() {
         let data = bytes(&name);
         let info = probe(&data).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!((info.width, info.height), (width, height), "{name}");
-        let decoded = decode(&data, &DecodeLimits::default(), Vec::new()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let decoded =
+            decode(&data, &DecodeLimits::default(), Vec::new()).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(decoded.format, info.format, "{name}");
         assert_eq!((decoded.image.width(), decoded.image.height()), (width, height), "{name}");
         let differences: Vec<u32> =
@@ -187,6 +188,8 @@ fn resizing_gives_the_pixels_of_opencv() {
         assert_eq!(at, samples.len());
         let mean = total / (3 * at) as f64;
         println!("{} to {}, {filter:?}: mean difference {mean:.3}, worst {worst}", case["from"], case["to"]);
-        assert!(mean < 0.35 && worst <= 2.0, "{case:.60}, {filter:?}: mean difference {mean}, worst {worst}");
+        // The library rounds to bytes between its two passes, OpenCV does not: visible where bicubic overshoots 255.
+        let limit = if filter == Filter::Bicubic { 3.0 } else { 1.0 };
+        assert!(mean < 0.2 && worst <= limit, "{} to {}, {filter:?}: {mean}, {worst}", case["from"], case["to"]);
     }
 }

@@ -1,8 +1,8 @@
 //! Properties of suppression, of the letterbox and of decoding, on generated inputs.
 
 use detectd_vision::{
-    BoundingBox, Candidates, DecodeLimits, GreedyNms, Kept, Letterbox, MatrixKernel, MatrixNms, MatrixScratch, Preprocess,
-    Resize, SoftKernel, SoftNms, decode, greedy_nms, matrix_nms, probe, soft_nms,
+    BoundingBox, Candidates, DecodeLimits, GreedyNms, Kept, Letterbox, MatrixKernel, MatrixNms, MatrixScratch,
+    Preprocess, Resize, SoftKernel, SoftNms, decode, greedy_nms, matrix_nms, probe, soft_nms,
 };
 use proptest::prelude::*;
 
@@ -11,9 +11,8 @@ type Candidate = (u32, [f64; 4], f64);
 
 /// Boxes on a coarse grid (many equal, touching and empty ones, with equal scores) or anywhere; few or many.
 fn boxes() -> impl Strategy<Value = Vec<Candidate>> {
-    let coarse = (0..3_u32, 0..12_i32, 0..12_i32, 0..6_i32, 0..6_i32, 1..20_i32).prop_map(|(class, x, y, w, h, score)| {
-        (class, [x, y, x + w, y + h].map(f64::from), f64::from(score) / 20.0)
-    });
+    let coarse = (0..3_u32, 0..12_i32, 0..12_i32, 0..6_i32, 0..6_i32, 1..20_i32)
+        .prop_map(|(class, x, y, w, h, score)| (class, [x, y, x + w, y + h].map(f64::from), f64::from(score) / 20.0));
     let fine = (0..3_u32, 0.0..600.0, 0.0..600.0, 0.0..9.0_f64, -1.0..1.0_f64, 0.011..1.0).prop_map(
         |(class, x, y, size, aspect, score): (u32, f64, f64, f64, f64, f64)| {
             let (width, height) = (size.exp2() * aspect.exp2(), size.exp2() / aspect.exp2());
@@ -95,7 +94,8 @@ fn rows(candidates: &Candidates<f64>, kept: &[Kept<f64>]) -> Vec<(usize, f64)> {
 fn assert_same(got: &[(usize, f64)], expected: &[(usize, f64)], post_threshold: f64) {
     // A score at the threshold may fall to either side.
     let clear = |kept: &[(usize, f64)]| -> Vec<(usize, f64)> {
-        let mut kept: Vec<_> = kept.iter().copied().filter(|(_, score)| (score - post_threshold).abs() > 1e-9).collect();
+        let mut kept: Vec<_> =
+            kept.iter().copied().filter(|(_, score)| (score - post_threshold).abs() > 1e-9).collect();
         kept.sort_by_key(|(row, _)| *row);
         kept
     };
@@ -257,7 +257,8 @@ fn seeds() -> &'static [Vec<u8>] {
     SEEDS.get_or_init(|| {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/images");
         let paths = std::fs::read_dir(folder).expect(folder).map(|entry| entry.expect("readable folder").path());
-        let pictures = paths.filter(|path| path.extension().is_some_and(|e| ["jpg", "png", "webp", "bmp"].iter().any(|k| e == *k)));
+        let pictures = paths
+            .filter(|path| path.extension().is_some_and(|e| ["jpg", "png", "webp", "bmp"].iter().any(|k| e == *k)));
         let mut pictures: Vec<_> = pictures.collect();
         pictures.sort();
         pictures.iter().map(|path| std::fs::read(path).expect("readable file")).collect()

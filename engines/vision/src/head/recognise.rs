@@ -120,3 +120,68 @@ impl Head {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recognise(family: Option<Family>, shapes: &[&[usize]], classes: usize) -> Result<Head, HeadError> {
+        let dims: Vec<Vec<Option<usize>>> =
+            shapes.iter().map(|shape| shape.iter().map(|side| (*side > 0).then_some(*side)).collect()).collect();
+        let outputs: Vec<OutputShape<'_>> = dims.iter().map(|dims| OutputShape { name: "out", dims }).collect();
+        Head::recognise(family, &outputs, classes, (640, 640))
+    }
+
+    #[test]
+    fn shapes_alone_tell_most_layouts() {
+        let cases: [(&[&[usize]], usize, &str); 7] = [
+            (&[&[1, 25_200, 85]], 80, "yolov5"),
+            // One class: six numbers a row, like a finished box, but 25 200 of them.
+            (&[&[1, 25_200, 6]], 1, "yolov5"),
+            (&[&[1, 300, 6]], 1, "end_to_end"),
+            (&[&[0, 84, 8400]], 80, "yolov8"),
+            (&[&[1, 25_200, 4], &[1, 25_200, 80]], 80, "boxes_scores"),
+            (&[&[1, 1], &[1, 100, 4], &[1, 100], &[1, 100]], 80, "efficient_nms"),
+            (&[&[0, 6], &[0]], 80, "paddle_nms"),
+        ];
+        for (shapes, classes, expected) in cases {
+            let head = recognise(None, shapes, classes).unwrap_or_else(|error| panic!("{expected}: {error}"));
+            assert_eq!(head.name(), expected);
+        }
+    }
+
+    #[test]
+    fn a_family_brings_its_anchors_and_factors() {
+        let levels: [&[usize]; 3] = [&[1, 255, 80, 80], &[1, 255, 40, 40], &[1, 255, 20, 20]];
+        let Ok(Head::Yolov5Levels { levels: found }) = recognise(Some(Family::Yolov7), &levels, 80) else {
+            panic!("levels of YOLOv7")
+        };
+        assert_eq!((found[0].stride, found[0].anchors[0]), (8, [12.0, 16.0]));
+        let aware: [&[usize]; 3] = [&[1, 258, 20, 20], &[1, 258, 40, 40], &[1, 258, 80, 80]];
+        let Ok(Head::Ppyolo(found)) = recognise(Some(Family::Ppyolov2), &aware, 80) else { panic!("PP-YOLOv2") };
+        assert_eq!((found.iou_aware_factor, found.levels[0].stride), (Some(0.5), 32));
+        let plain: [&[usize]; 3] = [&[1, 255, 20, 20], &[1, 255, 40, 40], &[1, 255, 80, 80]];
+        let Ok(Head::Ppyolo(found)) = recognise(Some(Family::Yolov3), &plain, 80) else { panic!("YOLOv3") };
+        assert_eq!((found.iou_aware_factor, found.scale_x_y), (None, 1.0));
+    }
+
+    #[test]
+    fn what_is_unclear_says_what_to_write() {
+        let levels: [&[usize]; 3] = [&[1, 255, 80, 80], &[1, 255, 40, 40], &[1, 255, 20, 20]];
+        let message = recognise(None, &levels, 80).expect_err("no family").to_string();
+        assert!(message.contains("out [1, 255, 80, 80]") && message.contains("family = \"yolov5\""), "{message}");
+        // With every side open, one class and one output, several layouts fit.
+        let message = recognise(None, &[&[0, 0, 6]], 1).expect_err("open sides").to_string();
+        assert!(message.contains("several layouts fit") && message.contains("end_to_end"), "{message}");
+    }
+
+    #[test]
+    fn a_shape_that_does_not_fit_is_named() {
+        let dims = [Some(1), Some(25_200), Some(86)];
+        let outputs = [OutputShape { name: "output0", dims: &dims }];
+        let message = Head::Yolov5.check(&outputs, 80, (640, 640)).expect_err("81 classes").to_string();
+        assert_eq!(message, "output \"output0\" must be [1, rows, 85] for the yolov5 head, not [1, 25200, 86]");
+        let message = Head::BoxesScores.check(&outputs, 80, (640, 640)).expect_err("one output").to_string();
+        assert_eq!(message, "the boxes_scores head needs 2 outputs, the model has output0 [1, 25200, 86]");
+    }
+}

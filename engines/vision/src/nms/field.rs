@@ -146,9 +146,14 @@ impl<T: Real> Level<T> {
 
     fn insert<K: Kernel<T>>(&mut self, corners: [T; 4], origin: [T; 2], area: T, compensation: T) {
         let [left, top, ..] = upright(corners);
-        let column = Self::index(self.position(left, origin[0]), self.columns);
-        let row = Self::index(self.position(top, origin[1]), self.rows);
-        let head = &mut self.cells[row * self.columns + column];
+        let cell = if self.cells.len() == 1 {
+            0
+        } else {
+            let column = Self::index(self.position(left, origin[0]), self.columns);
+            let row = Self::index(self.position(top, origin[1]), self.rows);
+            row * self.columns + column
+        };
+        let head = &mut self.cells[cell];
         let full = self.blocks.get(*head as usize).is_none_or(|block| block.filled == LANES);
         if full {
             self.blocks.push(Block::empty::<K>(*head));
@@ -158,8 +163,8 @@ impl<T: Real> Level<T> {
     }
 
     fn compare<K: Kernel<T>>(&self, corners: [T; 4], origin: [T; 2], area: T, offset: T, extremes: &mut Extremes<T>) {
-        if self.blocks.is_empty() {
-            return;
+        if self.cells.len() == 1 || self.blocks.is_empty() {
+            return self.compare_all::<K>(corners, area, offset, extremes);
         }
         // A box lies in the cell of its top-left corner and is at most one cell long.
         let back = T::from_f32(1.001);
@@ -169,11 +174,8 @@ impl<T: Real> Level<T> {
         let rows = Self::index(self.position(top, origin[1]) - back, self.rows)
             ..=Self::index(self.position(bottom, origin[1]), self.rows);
         let cells = columns.clone().count() * rows.clone().count();
-        if cells == self.cells.len() || cells >= self.blocks.len() {
-            for block in &self.blocks {
-                block.compare::<K>(corners, area, offset, extremes);
-            }
-            return;
+        if cells >= self.blocks.len() {
+            return self.compare_all::<K>(corners, area, offset, extremes);
         }
         for row in rows {
             for head in &self.cells[row * self.columns..][columns.clone()] {
@@ -183,6 +185,15 @@ impl<T: Real> Level<T> {
                     next = block.next;
                 }
             }
+        }
+    }
+}
+
+impl<T: Real> Level<T> {
+    #[inline(always)]
+    fn compare_all<K: Kernel<T>>(&self, corners: [T; 4], area: T, offset: T, extremes: &mut Extremes<T>) {
+        for block in &self.blocks {
+            block.compare::<K>(corners, area, offset, extremes);
         }
     }
 }
@@ -203,6 +214,18 @@ impl<T: Real> Field<T> {
     pub(super) fn new(offset: T) -> Self {
         let (origin, sides) = ([T::zero(); 2], vec![T::infinity()]);
         Self { offset, origin, sides, levels: vec![Level::new(1, 1, T::zero())], boxes: 0 }
+    }
+
+    /// As new, keeping the memory of a plain list.
+    pub(super) fn reset(&mut self, offset: T) {
+        match self.levels.as_mut_slice() {
+            [list] if self.boxes <= GRID_FROM => {
+                list.blocks.clear();
+                list.cells.fill(END);
+                (self.offset, self.boxes) = (offset, 0);
+            }
+            _ => *self = Self::new(offset),
+        }
     }
 
     /// The largest overlap of `corners` with the boxes so far, and the least value of the kernel.

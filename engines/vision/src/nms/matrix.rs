@@ -13,33 +13,26 @@
 //! visited. And `s'_i <= s_i`: once the scores that come are below the post threshold, or below the worst of the wanted
 //! number kept so far, nothing that follows can be kept.
 
-use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
+use super::Kept;
 use super::field::{Field, Gaussian, Kernel, Linear, bounds};
-use super::{Kept, finish};
 use crate::{Candidates, MatrixKernel, MatrixNms, Real};
 
 /// Candidates ranked at first; what follows is ranked only if it can still matter.
 const FIRST: usize = 256;
 
-/// A scored box that takes part.
+/// No class has come yet.
+const NONE: u32 = u32::MAX;
+
+/// A scored box that takes part. Entries come in an order in which, within a class, equal scores are to be ranked.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry<T> {
     pub score: T,
-    /// Decides between equal scores: the lower comes first, then the lower class.
-    pub row: u32,
+    /// Classes are small numbers: memory grows with the largest.
     pub class: u32,
     /// Index of its corners.
     pub corners: u32,
-}
-
-impl<T: Real> Entry<T> {
-    /// Best first.
-    pub(super) fn order(&self, other: &Self) -> Ordering {
-        let by_score = other.score.partial_cmp(&self.score).unwrap_or(Ordering::Equal);
-        by_score.then_with(|| (self.row, self.class).cmp(&(other.row, other.class)))
-    }
 }
 
 /// Parameters of one run.
@@ -53,15 +46,24 @@ pub(super) struct Run<T> {
     /// Most that are kept.
     pub most: usize,
     pub normalized: bool,
-    /// All classes suppress each other.
-    pub agnostic: bool,
 }
 
 /// Buffers that are kept between pictures; one per thread.
 #[derive(Debug, Default)]
-pub struct MatrixScratch<T = f32> {
+pub struct MatrixScratch<T: Real = f32> {
     pub(super) entries: Vec<Entry<T>>,
+    ranks: Vec<T::Rank>,
+    groups: Groups<T>,
+}
+
+/// The classes of one picture.
+#[derive(Debug, Default)]
+struct Groups<T> {
+    /// Place of each class in `groups`.
+    places: Vec<u32>,
+    /// Those in use come first.
     groups: Vec<Group<T>>,
+    used: usize,
 }
 
 /// One class on its way.
@@ -72,8 +74,36 @@ struct Group<T> {
     field: Field<T>,
 }
 
+impl<T: Real> Groups<T> {
+    /// Forgets all classes, keeps the memory.
+    fn clear(&mut self) {
+        for group in &self.groups[..self.used] {
+            self.places[group.class as usize] = NONE;
+        }
+        self.used = 0;
+    }
+
+    fn of(&mut self, class: u32, offset: T) -> &mut Group<T> {
+        let at = class as usize;
+        if at >= self.places.len() {
+            self.places.resize(at + 1, NONE);
+        }
+        if self.places[at] == NONE {
+            self.places[at] = self.used as u32;
+            if let Some(group) = self.groups.get_mut(self.used) {
+                (group.class, group.seen) = (class, 0);
+                group.field.reset(offset);
+            } else {
+                self.groups.push(Group { class, seen: 0, field: Field::new(offset) });
+            }
+            self.used += 1;
+        }
+        &mut self.groups[self.places[at] as usize]
+    }
+}
+
 /// Decays the score of every candidate by its overlap with better ones of its class; at most `most` that stay above
-/// `post_threshold`, best first. `agnostic`: all classes count as one.
+/// `post_threshold`, best first; of equal scores the lower row comes first. `agnostic`: all classes count as one.
 #[must_use]
 pub fn matrix_nms<T: Real>(
     candidates: &Candidates<T>,
@@ -82,12 +112,14 @@ pub fn matrix_nms<T: Real>(
     most: usize,
     scratch: &mut MatrixScratch<T>,
 ) -> Vec<Kept<T>> {
+    let key = |index: u32| (candidates.rows[index as usize], candidates.classes[index as usize]);
+    let mut order: Vec<u32> = (0..candidates.len() as u32).collect();
+    order.sort_by_key(|index| key(*index));
     scratch.entries.clear();
-    scratch.entries.extend((0..candidates.len()).map(|index| Entry {
-        score: candidates.scores[index],
-        row: candidates.rows[index],
-        class: candidates.classes[index],
-        corners: index as u32,
+    scratch.entries.extend(order.into_iter().map(|index| Entry {
+        score: candidates.scores[index as usize],
+        class: if agnostic { 0 } else { candidates.classes[index as usize] },
+        corners: index,
     }));
     let run = Run {
         kernel: parameters.kernel,
@@ -96,15 +128,13 @@ pub fn matrix_nms<T: Real>(
         top_k: parameters.top_k.unwrap_or(usize::MAX),
         most,
         normalized: parameters.normalized,
-        agnostic,
     };
     let kept = run.decay(&candidates.corners, scratch);
-    let kept = kept.into_iter().map(|entry| Kept { index: entry.corners as usize, score: entry.score }).collect();
-    finish(candidates, kept, most)
+    kept.into_iter().map(|entry| Kept { index: entry.corners as usize, score: entry.score }).collect()
 }
 
 impl<T: Real> Run<T> {
-    /// The entries of `scratch` that are kept, with their decayed scores, in no order.
+    /// The entries of `scratch` that are kept, with their decayed scores: best first, equal ones in the entries' order.
     pub(super) fn decay(&self, corners: &[[T; 4]], scratch: &mut MatrixScratch<T>) -> Vec<Entry<T>> {
         if self.most == 0 || self.top_k == 0 {
             return Vec::new();
@@ -121,19 +151,24 @@ impl<T: Real> Run<T> {
         scratch: &mut MatrixScratch<T>,
         factor: impl Fn(T) -> T,
     ) -> Vec<Entry<T>> {
-        let MatrixScratch { entries, groups } = scratch;
+        let MatrixScratch { entries, ranks, groups } = scratch;
         groups.clear();
+        ranks.clear();
+        ranks.extend(entries.iter().enumerate().map(|(index, entry)| entry.score.rank(index as u32)));
+        let offset = if self.normalized { T::zero() } else { T::one() };
         let mut kept = Best::new(self.most);
         let mut around = None;
-        let mut rest = entries.as_mut_slice();
+        let mut rest = ranks.as_mut_slice();
         let mut ranked = FIRST;
-        while !rest.is_empty() {
-            let (now, later) = rank(rest, ranked);
-            for entry in now {
+        'all: while !rest.is_empty() {
+            let (now, later) = best_of(rest, ranked);
+            for rank in now {
+                let index = T::ranked(*rank);
+                let entry = entries[index];
                 if self.is_over(entry.score, &kept) {
-                    return kept.entries.into_vec().into_iter().map(|worst| worst.0).collect();
+                    break 'all;
                 }
-                let group = self.group(groups, entry.class);
+                let group = groups.of(entry.class, offset);
                 group.seen += 1;
                 if group.seen > self.top_k {
                     continue;
@@ -143,89 +178,65 @@ impl<T: Real> Run<T> {
                 group.field.insert::<K>(corners_of, largest, || *around.get_or_insert_with(|| bounds(corners)));
                 let score = entry.score * factor(least);
                 if score > self.post_threshold {
-                    kept.offer(Entry { score, ..*entry });
+                    entries[index].score = score;
+                    kept.offer(index, entries);
                 }
             }
             rest = later;
             ranked *= 2;
         }
-        kept.entries.into_vec().into_iter().map(|worst| worst.0).collect()
+        kept.finish().map(|index| entries[index]).collect()
     }
 
     /// No candidate of this score or a lower one can be kept. Decay lowers a positive score, but raises a negative one.
     fn is_over(&self, score: T, kept: &Best<T>) -> bool {
-        score >= T::zero() && (score <= self.post_threshold || kept.worst().is_some_and(|worst| score < worst))
-    }
-
-    fn group<'a>(&self, groups: &'a mut Vec<Group<T>>, class: u32) -> &'a mut Group<T> {
-        let class = if self.agnostic { 0 } else { class };
-        let at = groups.binary_search_by_key(&class, |group| group.class).unwrap_or_else(|at| {
-            let offset = if self.normalized { T::zero() } else { T::one() };
-            groups.insert(at, Group { class, seen: 0, field: Field::new(offset) });
-            at
-        });
-        &mut groups[at]
+        score >= T::zero() && (score <= self.post_threshold || kept.worst.is_some_and(|worst| score < worst))
     }
 }
 
 /// Splits off the best `count`, in order.
-fn rank<T: Real>(entries: &mut [Entry<T>], count: usize) -> (&[Entry<T>], &mut [Entry<T>]) {
-    let count = count.min(entries.len());
-    if count < entries.len() {
-        entries.select_nth_unstable_by(count, Entry::order);
+fn best_of<R: Ord>(ranks: &mut [R], count: usize) -> (&[R], &mut [R]) {
+    let count = count.min(ranks.len());
+    if count < ranks.len() {
+        ranks.select_nth_unstable(count);
     }
-    let (now, later) = entries.split_at_mut(count);
-    now.sort_unstable_by(Entry::order);
+    let (now, later) = ranks.split_at_mut(count);
+    now.sort_unstable();
     (now, later)
 }
 
 /// The best so far, as many as are wanted.
-struct Best<T> {
+struct Best<T: Real> {
     most: usize,
-    entries: BinaryHeap<Worst<T>>,
+    /// The worst is on top.
+    ranks: BinaryHeap<T::Rank>,
+    /// Its score, once there are as many as are wanted.
+    worst: Option<T>,
 }
 
 impl<T: Real> Best<T> {
     fn new(most: usize) -> Self {
-        Self { most, entries: BinaryHeap::new() }
+        Self { most, ranks: BinaryHeap::new(), worst: None }
     }
 
-    /// The score that a further entry has to reach; `None` while there is room.
-    fn worst(&self) -> Option<T> {
-        if self.entries.len() < self.most { None } else { self.entries.peek().map(|worst| worst.0.score) }
-    }
-
-    fn offer(&mut self, entry: Entry<T>) {
-        if self.entries.len() < self.most {
-            self.entries.push(Worst(entry));
-        } else if let Some(mut worst) = self.entries.peek_mut()
-            && entry.order(&worst.0) == Ordering::Less
-        {
-            *worst = Worst(entry);
+    /// Takes an entry if it is among the best; `entries` hold the scores of those taken.
+    fn offer(&mut self, index: usize, entries: &[Entry<T>]) {
+        let rank = entries[index].score.rank(index as u32);
+        if self.ranks.len() < self.most {
+            self.ranks.push(rank);
+            if self.ranks.len() < self.most {
+                return;
+            }
+        } else if let Some(mut worst) = self.ranks.peek_mut() {
+            *worst = rank.min(*worst);
         }
+        self.worst = self.ranks.peek().map(|worst| entries[T::ranked(*worst)].score);
+    }
+
+    /// Indices, best first.
+    fn finish(self) -> impl Iterator<Item = usize> {
+        let mut ranks = self.ranks.into_vec();
+        ranks.sort_unstable();
+        ranks.into_iter().map(T::ranked)
     }
 }
-
-/// An entry in a heap whose top is the worst.
-#[derive(Clone, Copy)]
-struct Worst<T>(Entry<T>);
-
-impl<T: Real> Ord for Worst<T> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.0.order(&other.0)
-    }
-}
-
-impl<T: Real> PartialOrd for Worst<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<T: Real> PartialEq for Worst<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl<T: Real> Eq for Worst<T> {}

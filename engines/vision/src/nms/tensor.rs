@@ -1,7 +1,13 @@
 //! Matrix NMS on whole tensors, with the arguments and answers of Paddle's `matrix_nms`.
 
 use super::matrix::{Entry, MatrixScratch, Run};
+use super::overlap::maximum;
 use crate::{MatrixKernel, Real};
+
+/// Scores looked at together, which are passed over if none is above the threshold.
+const TOGETHER: usize = 128;
+/// Scores compared at once.
+const LANES: usize = 16;
 
 /// Boxes and scores of a batch.
 #[derive(Clone, Copy, Debug)]
@@ -52,8 +58,8 @@ pub struct MatrixNmsOutput<T> {
     pub indices: Vec<usize>,
 }
 
-/// Matrix NMS of a batch. Scores and boxes that are not finite take no part. Equal scores come in order of box, then of
-/// class. `None` if the slices do not have the lengths that the sizes say.
+/// Matrix NMS of a batch. Scores and boxes that are not finite take no part. Equal scores come in order of class, then
+/// of box. `None` if the slices do not have the lengths that the sizes say.
 #[must_use]
 pub fn matrix_nms_batch<T: Real>(
     batch: &MatrixNmsBatch<'_, T>,
@@ -73,7 +79,6 @@ pub fn matrix_nms_batch<T: Real>(
         top_k: all_or(arguments.nms_top_k),
         most: all_or(arguments.keep_top_k),
         normalized: arguments.normalized,
-        agnostic: false,
     };
     let threshold = T::from_f32(arguments.score_threshold);
     let mut output = MatrixNmsOutput { counts: Vec::with_capacity(images), ..MatrixNmsOutput::default() };
@@ -83,19 +88,36 @@ pub fn matrix_nms_batch<T: Real>(
         scratch.entries.clear();
         for class in (0..classes).filter(|class| *class as i64 != arguments.background_label) {
             let scores = &scores[(image * classes + class) * boxes..][..boxes];
-            for (index, score) in scores.iter().enumerate() {
-                if *score > threshold && score.is_finite() && usable(index) {
-                    let (row, class) = (index as u32, class as u32);
-                    scratch.entries.push(Entry { score: *score, row, class, corners: row });
+            // Most scores of most classes are below the threshold: these are passed over many at once.
+            for (start, scores) in (0..).step_by(TOGETHER).zip(scores.chunks(TOGETHER)) {
+                if !any_above(scores, threshold) {
+                    continue;
+                }
+                for (index, score) in (start..).zip(scores) {
+                    if *score > threshold && score.is_finite() && usable(index) {
+                        let (class, corners) = (class as u32, index as u32);
+                        scratch.entries.push(Entry { score: *score, class, corners });
+                    }
                 }
             }
         }
-        let mut kept = run.decay(corners, scratch);
-        kept.sort_unstable_by(Entry::order);
+        let kept = run.decay(corners, scratch);
         output.counts.push(kept.len());
         output.labels.extend(kept.iter().map(|entry| entry.class));
         output.scores.extend(kept.iter().map(|entry| entry.score));
         output.indices.extend(kept.iter().map(|entry| image * boxes + entry.corners as usize));
     }
     Some(output)
+}
+
+/// Some score is above the threshold.
+fn any_above<T: Real>(scores: &[T], threshold: T) -> bool {
+    let mut highest = [threshold; LANES];
+    let (lanes, rest) = scores.as_chunks::<LANES>();
+    for scores in lanes {
+        for (highest, score) in highest.iter_mut().zip(scores) {
+            *highest = maximum(*highest, *score);
+        }
+    }
+    highest.iter().chain(rest).any(|score| *score > threshold)
 }
