@@ -1,0 +1,91 @@
+# `make` alone lists the targets.
+.DEFAULT_GOAL := help
+RUNS ?= 100000
+ROUNDS ?= 5
+LIBTORCH ?= $(CURDIR)/.libtorch/torch
+TORCH = LIBTORCH=$(LIBTORCH) LD_LIBRARY_PATH=$(LIBTORCH)/lib:$$LD_LIBRARY_PATH
+TRAIN = $(TORCH) cargo run --release -p detectd-train --features libtorch --
+
+.PHONY: help
+help: ## Lists the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: check
+check: format-check clippy docs licences ## Format, lints, docs and licences; warnings are errors
+
+.PHONY: format-check
+format-check:
+	cargo fmt --all -- --check
+
+.PHONY: clippy
+clippy:
+	cargo clippy --workspace --all-targets -- -D warnings
+
+.PHONY: docs
+docs:
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+
+.PHONY: licences
+licences:
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny check licenses bans sources; \
+	else echo "licences: SKIPPED, cargo-deny is not installed (cargo install --locked cargo-deny)"; fi
+
+.PHONY: format
+format: ## Formats the code
+	cargo fmt --all
+
+.PHONY: test
+test: ## All tests; needs nothing but cargo
+	cargo test --workspace
+
+.PHONY: demo
+demo: ## The bundled model on the bundled pictures, through a real daemon
+	cargo run --release -- demo
+
+.PHONY: proto
+proto: ## Generates the Rust code of the protocol anew
+	DETECTD_WRITE_PROTO=1 cargo test -p detectd-proto
+
+.PHONY: onnxruntime
+onnxruntime: ## Fetches ONNX Runtime for the feature `onnxruntime`
+	engines/onnx/setup-onnxruntime.sh
+
+.PHONY: test-onnxruntime
+test-onnxruntime: onnxruntime ## The conformance suite on ONNX Runtime
+	ORT_DYLIB_PATH=$(CURDIR)/.onnxruntime/libonnxruntime.so cargo test -p detectd-onnx --features onnxruntime
+
+.PHONY: libtorch
+libtorch: ## Fetches libtorch for the feature `libtorch` (531 MB)
+	engines/libtorch/setup.sh
+
+.PHONY: test-libtorch
+test-libtorch: libtorch ## The networks and the training tool, on libtorch
+	$(TORCH) cargo test --release -p detectd-libtorch -p detectd-train --features detectd-train/libtorch
+
+.PHONY: train-demo
+train-demo: libtorch ## Trains the bundled detector again (about an hour and a half on 2 cores)
+	$(TRAIN) train --settings deploy/training/workbench.yaml --run runs/workbench
+
+.PHONY: eval
+eval: libtorch ## mAP of the bundled detector: the network, the engine, the daemon
+	benches/eval.sh
+
+.PHONY: bench-serve
+bench-serve: ## Pictures to boxes through the daemon, beside the bare engine
+	cargo run --release -p detectd-benches --bin bench-serve -- --rounds $(ROUNDS)
+
+.PHONY: bench-rpc
+bench-rpc: ## The daemon without a model's cost, beside a bare tonic handler
+	cargo run --release -p detectd-benches --bin bench-rpc -- --rounds $(ROUNDS)
+
+.PHONY: bench-nms
+bench-nms: ## Matrix NMS beside Paddle's CPU kernel (sets up a Python environment)
+	benches/nms/run.sh
+
+.PHONY: load
+load: ## The load generator's options
+	cargo run --release -p detectd-benches --bin load -- --help
+
+.PHONY: fuzz
+fuzz: ## Fuzzes image decoding, head decoding, manifests and requests; RUNS=1000000
+	engines/vision/fuzz/run.sh $(RUNS)
