@@ -87,5 +87,11 @@ load: ## The load generator's options
 	cargo run --release -p detectd-benches --bin load -- --help
 
 .PHONY: fuzz
-fuzz: ## Fuzzes image decoding, head decoding, manifests and requests; RUNS=1000000
-	engines/vision/fuzz/run.sh $(RUNS)
+fuzz: ## Fuzzes image decoding; RUNS=1000000
+	engines/vision/fuzz/run.sh decode $(RUNS)
+
+.PHONY: fuzz-all
+fuzz-all: fuzz ## Fuzzes head decoding, manifests and requests too
+	engines/vision/fuzz/run.sh head $(RUNS)
+	cd serve && cargo +nightly fuzz run manifest -- -runs=$(RUNS) -max_len=4096
+	cd serve && cargo +nightly fuzz run request -- -runs=$(RUNS) -max_len=16384
