@@ -46,10 +46,10 @@ impl DetectRpc {
     /// Answers one request for one image, and gives its identifier back with the error.
     pub(super) async fn one(
         &self,
-        mut request: wire::DetectRequest,
+        request: wire::DetectRequest,
         deadline: Option<Instant>,
     ) -> Result<wire::DetectResponse, (Error, String)> {
-        let id = identify(&mut request.request_id);
+        let id = identify(&request.request_id);
         let answer = match convert::job(request, deadline) {
             Ok(job) => self.pipeline.detect(job).await,
             Err(error) => Err(error),
@@ -66,9 +66,9 @@ impl DetectRpc {
 }
 
 /// The caller's identifier, or a new one.
-fn identify(id: &mut String) -> String {
+fn identify(id: &str) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(1);
-    if id.is_empty() { format!("{:08x}", NEXT.fetch_add(1, Ordering::Relaxed)) } else { id.clone() }
+    if id.is_empty() { format!("{:08x}", NEXT.fetch_add(1, Ordering::Relaxed)) } else { id.to_owned() }
 }
 
 #[tonic::async_trait]
@@ -86,8 +86,8 @@ impl DetectService for DetectRpc {
         request: Request<wire::DetectBatchRequest>,
     ) -> Result<Response<wire::DetectBatchResponse>, Status> {
         let deadline = self.deadline(&request);
-        let mut request = request.into_inner();
-        let id = identify(&mut request.request_id);
+        let request = request.into_inner();
+        let id = identify(&request.request_id);
         let (options, priority) =
             convert::batch_job(&request, self.limits.max_images).map_err(|error| to_status(&error, &id))?;
         // A model that cannot answer any image fails the call, not each image.

@@ -3,6 +3,7 @@
 
 mod batching;
 mod client_gone;
+mod command_line;
 mod drain;
 mod engine;
 mod failures;

@@ -58,7 +58,7 @@ async fn health_knows_every_model() {
     let mut health = HealthClient::new(daemon.channel().await);
     let mut check = async |service: &str| {
         let request = HealthCheckRequest { service: service.into() };
-        health.check(request).await.map(|response| response.into_inner().status as i32)
+        health.check(request).await.map(|response| response.into_inner().status)
     };
     eventually("reported", async || check("gears").await.is_ok()).await;
     for service in ["", "bolts", "gears", "detect.v1.DetectService"] {
