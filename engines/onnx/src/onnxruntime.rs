@@ -94,7 +94,9 @@ impl Shared {
     fn session(&self) -> ort::Result<Session> {
         let mut builder = SessionBuilder::new(&self.environment)?
             .with_execution_providers([ort::ep::CPU::default().build()])?
-            .with_intra_threads(self.threads)?;
+            .with_intra_threads(self.threads)?
+            // Waiting threads that spin take the cores from decoding and from the other instances.
+            .with_intra_op_spinning(false)?;
         for (name, bytes) in &self.external {
             builder = builder.with_external_initializer_file_in_memory(name, Arc::clone(bytes))?;
         }

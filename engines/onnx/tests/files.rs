@@ -189,7 +189,7 @@ fn weights_elsewhere_are_refused() {
 fn lengths_beyond_the_file_and_deep_nesting_are_refused() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("model.onnx");
-    let mut refused = |what: &str, bytes: &[u8]| {
+    let refused = |what: &str, bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
         assert!(loaded(&options(path.clone())).is_err(), "{what} was loaded");
     };

@@ -44,9 +44,11 @@ def randomise(model, seed):
             uniform(module.running_var, 0.5, 1.0)
             uniform(module.weight, 0.9, 1.4)
             uniform(module.bias, -0.2, 0.2)
-    for branch in model.model[-1].cv3:
-        uniform(branch[-1].weight, -0.6, 0.6)
-        uniform(branch[-1].bias, -6.0, -2.0)
+    for boxes, classes in zip(model.model[-1].cv2, model.model[-1].cv3):
+        uniform(boxes[-1].weight, -1.0, 1.0)
+        uniform(classes[-1].weight, -1.0, 1.0)
+        # Some scores above the threshold of 0.25 that NMS in the graph has.
+        uniform(classes[-1].bias, -6.0, 0.0)
 
 
 def picture(shape, seed):
