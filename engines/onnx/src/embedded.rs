@@ -31,21 +31,23 @@ pub fn load(options: &LoadOptions) -> Result<Arc<dyn Model>, EngineError> {
 }
 
 fn build(file: ModelFile) -> Result<rten::Model, EngineError> {
+    let ModelFile { bytes, model, external } = file;
+    if model.graph.as_ref().is_some_and(operators::any_wrong) {
+        return Err(lacking(&operators::unsupported(&model)));
+    }
     let mut options = ModelOptions::with_all_ops();
     options.prepack_weights(true);
-    for (name, bytes) in file.external {
+    for (name, bytes) in external {
         options.external_data(&name, bytes);
     }
-    let error = match parse(&options, file.bytes.into()) {
-        Ok(model) => return Ok(model),
-        Err(error) => error,
-    };
-    let unsupported = operators::unsupported(&file.model);
-    Err(EngineError::Load(if unsupported.is_empty() {
-        error
-    } else {
-        format!("the onnx engine lacks operators that the model needs: {unsupported}")
-    }))
+    parse(&options, bytes.into()).map_err(|error| {
+        let unsupported = operators::unsupported(&model);
+        if unsupported.is_empty() { EngineError::Load(error) } else { lacking(&unsupported) }
+    })
+}
+
+fn lacking(operators: &str) -> EngineError {
+    EngineError::Load(format!("the onnx engine lacks operators that the model needs: {operators}"))
 }
 
 /// Parses a file. A parser of untrusted files may have a panic left in it, which must not end the daemon.

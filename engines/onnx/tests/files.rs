@@ -76,6 +76,14 @@ fn every_missing_operator_is_named_with_its_nodes() {
 }
 
 #[test]
+fn an_operator_that_is_computed_otherwise_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let message =
+        load(&folder, |model| node(model, "node.active").op_type = Some("NonMaxSuppression".into())).unwrap_err();
+    assert!(message.contains("NonMaxSuppression at node.active: ") && message.contains("onnxruntime"), "{message}");
+}
+
+#[test]
 fn an_attribute_that_is_not_supported_is_named_and_nothing_else_is() {
     let folder = TempDir::new().unwrap();
     let message = load(&folder, |model| {
