@@ -114,8 +114,11 @@ impl Head {
         match self {
             Self::Yolov5 => rows(1).is_none_or(|rows| counts.iter().any(|count| rows == 3 * count)),
             Self::Yolov8 => rows(2).is_none_or(|rows| counts.contains(&rows)),
-            // Dense rows are no list of finished boxes.
-            Self::EndToEnd => rows(1).is_none_or(|rows| counts.iter().all(|count| rows != *count && rows != 3 * count)),
+            // Dense rows are no list of finished boxes, and a list of finished boxes states its six columns.
+            Self::EndToEnd => {
+                let dense = |rows| counts.iter().any(|count| rows == *count || rows == 3 * count);
+                rows(2) == Some(6) && !rows(1).is_some_and(dense)
+            }
             _ => true,
         }
     }
