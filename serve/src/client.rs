@@ -1,12 +1,13 @@
 //! A thin gRPC client: what `detectd detect` and `detectd demo` send with.
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use bytes::Bytes;
 use detectd_proto::detect::v1 as wire;
 use detectd_proto::detect::v1::detect_service_client::DetectServiceClient;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Response, Status, TimeoutExpired};
 
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,6 +51,9 @@ pub enum ClientError {
         /// The deepest cause.
         reason: String,
     },
+    /// The server has taken the call and not answered in time; it may still be loading its models.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
     /// The server answered with an error.
     #[error("{}: {}", code_name(.0.code()), .0.message())]
     Status(Box<Status>),
@@ -92,7 +96,8 @@ impl Client {
             priority: wire::Priority::Unspecified.into(),
             request_id: request_id.to_owned(),
         };
-        Ok(self.service.clone().detect(self.request(request)).await?.into_inner())
+        let answer = self.service.clone().detect(self.request(request)).await;
+        answer.map(Response::into_inner).map_err(|status| self.error(status))
     }
 
     /// A model version in detail.
@@ -101,7 +106,8 @@ impl Client {
     /// As [`Self::detect`].
     pub async fn model(&self, question: &Question) -> Result<wire::GetModelResponse, ClientError> {
         let request = wire::GetModelRequest { model: question.model.clone(), version: question.version };
-        Ok(self.service.clone().get_model(self.request(request)).await?.into_inner())
+        let answer = self.service.clone().get_model(self.request(request)).await;
+        answer.map(Response::into_inner).map_err(|status| self.error(status))
     }
 
     /// A request with the deadline in it, which the server reads too.
@@ -110,11 +116,17 @@ impl Client {
         request.set_timeout(self.timeout);
         request
     }
-}
 
-impl From<Status> for ClientError {
-    fn from(status: Status) -> Self {
-        Self::Status(Box::new(status))
+    /// A call that was given up on this side has the reason in its chain of causes.
+    fn error(&self, status: Status) -> ClientError {
+        let mut cause = status.source();
+        while let Some(error) = cause {
+            if error.is::<TimeoutExpired>() {
+                return ClientError::Timeout(self.timeout);
+            }
+            cause = error.source();
+        }
+        ClientError::Status(Box::new(status))
     }
 }
 
@@ -176,6 +188,15 @@ mod tests {
         for address in ["", "localhost", ":8001", "host:port", "host:1/path", "https://host:443", "host:99999"] {
             assert!(url(address).is_err(), "{address}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_stays_silent_is_given_up() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address").to_string();
+        let client = Client::connect(&address, Duration::from_millis(50)).await.expect("connected");
+        let error = client.model(&Question::default()).await.expect_err("silence").to_string();
+        assert_eq!(error, "no answer within 50ms");
     }
 
     #[tokio::test]

@@ -78,6 +78,8 @@ fn table(status: &Value) -> comfy_table::Table {
     for model in status["models"].as_array().into_iter().flatten() {
         table.add_row(COLUMNS.map(|(key, _)| match &model[key] {
             Value::Null => "-".to_owned(),
+            // The model itself failed: no version of it is known.
+            Value::Number(number) if key == "version" && number.as_u64() == Some(0) => "-".to_owned(),
             Value::String(text) => text.clone(),
             Value::Array(sides) => sides.iter().map(Value::to_string).collect::<Vec<_>>().join("x"),
             other => other.to_string(),

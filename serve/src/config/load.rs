@@ -88,15 +88,13 @@ fn merge(reader: Reader<'_>, layers: Vec<Layer>) -> Result<(RawConfig, Config, S
         return Err(ConfigError::new(reader.problems));
     }
     let unexpected = |error: config::ConfigError| ConfigError::new(vec![error.to_string()]);
+    let places: BTreeMap<_, _> = layers.iter().flat_map(Layer::places).collect();
+    let place = |key: &str| places.get(key).cloned().unwrap_or_else(|| "the built-in default".to_owned());
     let mut builder = config::Config::builder();
     builder = builder.add_source(config::Config::try_from(&RawConfig::default()).map_err(unexpected)?);
     builder = layers.into_iter().fold(builder, |builder, layer| builder.add_source(layer));
     let merged = builder.build().map_err(unexpected)?;
-    let place = |key: &str| {
-        let value = merged.get::<config::Value>(key).ok();
-        value.as_ref().and_then(config::Value::origin).unwrap_or("the built-in default").to_owned()
-    };
-    let raw: RawConfig = merged.clone().try_deserialize().map_err(unexpected)?;
+    let raw: RawConfig = merged.try_deserialize().map_err(unexpected)?;
     let config = validate::settings(&raw, &place)?;
     Ok((raw, config, place("repository.path")))
 }

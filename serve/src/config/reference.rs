@@ -120,7 +120,9 @@ mod tests {
     #[test]
     fn every_key_is_described_and_has_a_default() {
         let settings = settings();
-        assert_eq!(settings.len(), 22, "{settings:#?}");
+        let defaults = toml::Table::try_from(RawConfig::default()).expect("a table");
+        let written = defaults.values().filter_map(toml::Value::as_table).map(toml::Table::len).sum::<usize>();
+        assert_eq!(settings.len(), written, "{settings:#?}");
         for setting in &settings {
             assert!(setting.description.ends_with('.'), "{setting:?}");
             assert!(!setting.default.is_empty(), "{setting:?}");
@@ -138,5 +140,28 @@ mod tests {
         let text = commented_file(&raw);
         assert!(text.contains("grace_period_ms = 1  # default: 30000"), "{text}");
         assert_eq!(toml::from_str::<RawConfig>(&text).expect(&text), raw);
+    }
+
+    /// The README's table, between its two markers. `UPDATE_README=1 cargo test -p detectd-serve readme` writes it.
+    #[test]
+    fn the_readme_lists_every_setting() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+        let readme = std::fs::read_to_string(path).expect("README.md");
+        let (start, end) = ("<!-- settings -->\n", "<!-- end of settings -->");
+        let (before, rest) = readme.split_once(start).expect("the first marker");
+        let (table, after) = rest.split_once(end).expect("the second marker");
+        let expected = markdown();
+        if std::env::var_os("UPDATE_README").is_some() {
+            std::fs::write(path, format!("{before}{start}{expected}{end}{after}")).expect("written");
+        } else {
+            assert_eq!(table, expected, "UPDATE_README=1 cargo test -p detectd-serve readme brings it up to date");
+        }
+    }
+
+    fn markdown() -> String {
+        let rows = settings().into_iter().map(|setting| {
+            format!("| `{}` | `{}` | {} |\n", setting.key, setting.default, setting.description.replace('|', "\\|"))
+        });
+        std::iter::once("| Key | Default | What it does |\n|---|---|---|\n".to_owned()).chain(rows).collect()
     }
 }

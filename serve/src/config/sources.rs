@@ -14,6 +14,13 @@ use super::reference::{Kind, Setting};
 #[derive(Clone, Debug)]
 pub(super) struct Layer(Vec<(String, Value)>);
 
+impl Layer {
+    /// Every key with the place of its value.
+    pub(super) fn places(&self) -> impl Iterator<Item = (String, String)> {
+        self.0.iter().map(|(key, value)| (key.clone(), value.origin().unwrap_or_default().to_owned()))
+    }
+}
+
 impl Source for Layer {
     fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
         Box::new(self.clone())

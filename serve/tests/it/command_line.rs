@@ -1,0 +1,167 @@
+//! The program itself, as people run it.
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::{fs, str};
+
+use detectd_vision::BoundingBox;
+use serde_json::Value;
+
+use crate::support::{Daemon, Setup, png};
+
+/// `detectd` without the settings of whoever runs the tests.
+fn command(arguments: &[&str], folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_detectd"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DETECTD_")) {
+        command.env_remove(name);
+    }
+    command.args(arguments).current_dir(folder);
+    command
+}
+
+fn detectd(arguments: &[&str], folder: &Path) -> Output {
+    command(arguments, folder).output().expect("detectd runs")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    str::from_utf8(bytes).expect("UTF-8")
+}
+
+/// The bundled model finds what it found when it was published, through the daemon and the client.
+#[test]
+fn the_demo_shows_the_published_boxes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("out");
+    let output = detectd(&["demo", "--json", "--out", out.to_str().expect("UTF-8")], folder.path());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let demo: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/models/workbench/1/golden/expected.json");
+    let golden: Value = serde_json::from_str(&fs::read_to_string(golden).expect("read")).expect("JSON");
+    let pictures = demo["pictures"].as_array().expect("pictures");
+    assert_eq!(pictures.len(), golden.as_object().expect("pictures").len());
+    for picture in pictures {
+        let expected = &golden[picture["file"].as_str().expect("a name")];
+        assert_eq!((&picture["width"], &picture["height"]), (&expected["width"], &expected["height"]));
+        same_boxes(picture, expected);
+        let copy = fs::read(picture["annotated"].as_str().expect("a path")).expect("the annotated copy");
+        let size = detectd_vision::probe(&copy).map(|info| (info.width.into(), info.height.into()));
+        assert_eq!(size, Ok((picture["width"].clone(), picture["height"].clone())));
+    }
+    let moved = |name: &str| {
+        let metrics = demo["metrics"].as_array().expect("metrics").iter();
+        metrics.filter(|metric| metric["name"].as_str().is_some_and(|text| text.starts_with(name))).count()
+    };
+    assert_eq!(moved("nv_inference_request_success{"), 1);
+    assert!(moved("detectd_stage_duration_seconds_count{") >= 4);
+}
+
+fn same_boxes(picture: &Value, expected: &Value) {
+    let name = &picture["file"];
+    let (found, expected) = (&picture["detections"], &expected["detections"]);
+    let (found, expected) = (found.as_array().expect("boxes"), expected.as_array().expect("boxes"));
+    assert_eq!(found.len(), expected.len(), "{name}");
+    for want in expected {
+        let number = |value: &Value| value.as_f64().expect("a number") as f32;
+        let corners = ["x1", "y1", "x2", "y2"].map(|corner| number(&want["bbox"][corner]));
+        let want_box = BoundingBox::new(corners[0], corners[1], corners[2], corners[3]);
+        let matches = found.iter().any(|got| {
+            let corners: Vec<_> = got["box"].as_array().expect("a box").iter().map(number).collect();
+            let got_box = BoundingBox::new(corners[0], corners[1], corners[2], corners[3]);
+            got["label"] == want["label"]
+                && (number(&got["score"]) - number(&want["score"])).abs() < 0.02
+                && got_box.iou(&want_box) > 0.95
+        });
+        assert!(matches, "{name}: {want} is not among {found:?}");
+    }
+}
+
+#[test]
+fn without_arguments_the_help_is_shown() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = detectd(&[], folder.path());
+    assert!(text(&output.stderr).contains("detectd <COMMAND>"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn check_lists_every_problem_and_fails() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (model, manifest) in [("bolts", "famly = \"yolov5\"\n"), ("nuts", "family = \"yolov5\"\n")] {
+        fs::create_dir_all(folder.path().join("models").join(model).join("1")).expect("created");
+        fs::write(folder.path().join("models").join(model).join("model.toml"), manifest).expect("written");
+    }
+    let output = detectd(&["check"], folder.path());
+    assert_eq!(output.status.code(), Some(1));
+    let shown = text(&output.stdout);
+    assert!(shown.contains("famly") && shown.contains("model.onnx") && shown.contains("2 problems"), "{shown}");
+}
+
+#[test]
+fn check_prints_the_settings_in_effect_with_their_places() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::create_dir(folder.path().join("models")).expect("created");
+    fs::write(folder.path().join("detectd.toml"), "[log]\nlevel = \"warn\"\n").expect("written");
+    let output = detectd(&["check", "--print-config", "--set", "limits.max_detections=7"], folder.path());
+    let shown = text(&output.stdout);
+    assert!(shown.contains("level = \"warn\"  # default: \"info\""), "{shown}");
+    assert!(shown.contains("max_detections = 7  # default: 1000"), "{shown}");
+    fs::write(folder.path().join("detectd.toml"), "[log]\nlevl = \"warn\"\n").expect("written");
+    let output = detectd(&["check"], folder.path());
+    let shown = text(&output.stderr);
+    assert!(shown.contains("unknown key log.levl; did you mean log.level?"), "{shown}");
+    assert!(shown.contains("detectd.toml, line 2"), "{shown}");
+}
+
+/// One bad file does not stop the others, and the exit status tells.
+#[tokio::test(flavor = "multi_thread")]
+async fn detect_sends_folders_and_reports_what_failed() {
+    let mut daemon = Daemon::start(Setup::default()).await;
+    let server = daemon.grpc.to_string();
+    let folder = tempfile::tempdir().expect("a folder");
+    let pictures = folder.path().join("pictures");
+    fs::create_dir_all(pictures.join("deep")).expect("created");
+    fs::write(pictures.join("a.png"), png([200, 10, 10])).expect("written");
+    fs::write(pictures.join("b.jpg"), "no picture").expect("written");
+    fs::write(pictures.join("deep/c.png"), png([10, 200, 10])).expect("written");
+    let run = move |arguments: &'static [&str]| {
+        let (server, path) = (server.clone(), folder.path().to_owned());
+        tokio::task::spawn_blocking(move || {
+            let common = ["detect", "pictures", "--json", "--server", &server];
+            detectd(&[&common, arguments].concat(), &path)
+        })
+    };
+    let output = run(&["--out", "boxes"]).await.expect("ran");
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let lines: Vec<Value> =
+        text(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let files: Vec<_> = lines.iter().map(|line| line["file"].as_str().unwrap_or_default()).collect();
+    assert_eq!(files, ["pictures/a.png", "pictures/b.jpg", "pictures/deep/c.png"]);
+    assert_eq!(lines[1]["error"]["code"], "INVALID_ARGUMENT");
+    assert_eq!(lines[2]["annotated"], "boxes/deep/c.png");
+    assert!(text(&output.stderr).contains("3 pictures") && text(&output.stderr).contains("1 failed"));
+
+    let output = run(&["--classes", "no such class"]).await.expect("ran");
+    assert!(text(&output.stdout).contains("no such class"), "{}", text(&output.stdout));
+    let output = run(&["--model", "other"]).await.expect("ran");
+    assert!(text(&output.stderr).contains("NOT_FOUND: there is no model `other`"), "{}", text(&output.stderr));
+    daemon.begin_stop();
+    daemon.ended().await.expect("ended");
+}
+
+/// SIGTERM while idle: exit status 0.
+#[test]
+fn serve_ends_on_sigterm() {
+    use std::io::{BufRead as _, BufReader};
+    let folder = tempfile::tempdir().expect("a folder");
+    let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/models");
+    let ports = ["--grpc-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0"];
+    let arguments = [&["serve", "--repository", models, "--log-format", "json"], &ports[..]].concat();
+    let mut server = command(&arguments, folder.path()).stderr(std::process::Stdio::piped()).spawn().expect("started");
+    let log = BufReader::new(server.stderr.take().expect("a log"));
+    let mut lines = log.lines().map(|line| serde_json::from_str::<Value>(&line.expect("a line")).expect("JSON"));
+    let serving = lines.find(|line| line["message"] == "serving").expect("it serves");
+    assert!(serving["grpc"].as_str().is_some_and(|address| address.starts_with("127.0.0.1:")), "{serving}");
+    let killed = Command::new("kill").args(["-TERM", &server.id().to_string()]).status().expect("kill runs");
+    assert!(killed.success());
+    assert!(lines.any(|line| line["message"] == "stopped"));
+    assert_eq!(server.wait().expect("ended").code(), Some(0));
+}
