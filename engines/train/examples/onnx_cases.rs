@@ -5,7 +5,7 @@ fn main() -> anyhow::Result<()> {
     use std::path::PathBuf;
 
     use anyhow::Context;
-    use detectd_libtorch::network::{Architecture, ModelYaml, Network, Pass, Scale, decode};
+    use detectd_libtorch::network::{Architecture, Decoder, ModelYaml, Network, Pass, Scale};
     use detectd_train::export::{Options, Output, write_onnx};
     use tch::{Device, Kind, Tensor};
 
@@ -25,7 +25,7 @@ fn main() -> anyhow::Result<()> {
             }
             let pictures = Tensor::f_rand([2, 3, height as i64, width as i64], (Kind::Float, Device::Cpu))?;
             let levels = tch::no_grad(|| network.forward(&pictures, Pass::INFERENCE))?;
-            let rows = decode(&network.plan().detect, &levels)?;
+            let rows = Decoder::new(&network.plan().detect)?.decode(&levels)?;
             for (kind, output, answers) in [("decoded", Output::Decoded, vec![rows]), ("raw", Output::Raw, levels)] {
                 let options = Options { width, height, batch: None, output, labels: &labels };
                 let name = format!("{release}{size}-{kind}");

@@ -1,24 +1,21 @@
-//! Rendered data sets, and the loader that turns them into batches.
+//! Rendered data sets.
 //!
 //! A data set is a range of scene numbers. Training scenes count up from 0 and held-out scenes from 2³²; as neither
 //! range may be longer than 2³², no scene is ever in both.
 
-use std::num::NonZeroUsize;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
-use anyhow::{Context, ensure};
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
+use anyhow::{Context, Result, anyhow, ensure};
+use detectd_vision::{BoundingBox, Image};
+use fast_image_resize as fir;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::{Deserialize, Serialize};
 
-use crate::augment::{Augmentation, training_sample};
 use crate::sample::Sample;
 use crate::scenes::render;
-
-/// Batches each loader thread may have ready before it waits.
-const READY_PER_THREAD: usize = 2;
 
 /// Which of the two disjoint sets of scenes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,215 +29,142 @@ pub enum Split {
 impl Split {
     /// The scene numbers of the first `count` scenes. A `u32` cannot count beyond the range.
     #[must_use]
-    pub fn seeds(self, count: u32) -> std::ops::Range<u64> {
+    pub fn seeds(self, count: u32) -> Range<u64> {
         let first = match self {
             Self::Training => 0,
             Self::HeldOut => 1 << 32,
         };
         first..first + u64::from(count)
     }
+}
 
-    /// Renders the first `count` scenes, `size` x `size`, on `threads` threads. They stay in memory, 3 `size`² bytes
-    /// each.
+/// A range of scenes and the sizes that they are drawn in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenes {
+    /// Number of the first scene.
+    pub first: u64,
+    /// How many.
+    pub count: usize,
+    /// Width and height; the scenes take turns.
+    pub sizes: Vec<[u32; 2]>,
+}
+
+impl Scenes {
+    /// Refuses what cannot be drawn.
     ///
     /// # Errors
-    /// If the scenes would need more memory than is free (where the system tells), or a thread cannot be started.
-    pub fn render(self, count: u32, size: u32, threads: NonZeroUsize) -> anyhow::Result<Vec<Sample>> {
-        let bytes = u64::from(count) * u64::from(size) * u64::from(size) * 3;
-        if let Some(free) = free_memory() {
+    /// No scenes, no sizes, or a size out of range.
+    pub fn check(&self) -> Result<()> {
+        ensure!(self.count >= 1, "count must be at least 1");
+        ensure!(!self.sizes.is_empty(), "sizes must name at least one size");
+        let bad = self.sizes.iter().flatten().find(|side| !(32..=4096).contains(*side));
+        ensure!(bad.is_none(), "sizes must be between 32 and 4096, not {bad:?}");
+        ensure!(self.first.checked_add(self.count as u64).is_some(), "the scene numbers end at 2^64");
+        Ok(())
+    }
+
+    /// The scene numbers.
+    #[must_use]
+    pub fn seeds(&self) -> Range<u64> {
+        self.first..self.first.saturating_add(self.count as u64)
+    }
+
+    /// Draws all scenes on `threads` threads, in the order of their numbers; the result does not depend on how many.
+    /// Those whose longer side is above `longest` are scaled down to it.
+    ///
+    /// # Errors
+    /// As [`Self::check`]; more scenes than fit into the free memory.
+    pub fn draw(&self, longest: Option<u32>, threads: usize) -> Result<Vec<Sample>> {
+        self.check()?;
+        self.check_memory(longest)?;
+        let bar = ProgressBar::new(self.count as u64)
+            .with_style(ProgressStyle::with_template("drawing scenes {wide_bar} {pos}/{len}, {eta} left")?);
+        let next = AtomicUsize::new(0);
+        let drawn = Mutex::new(Vec::with_capacity(self.count));
+        let work = || {
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                if index >= self.count {
+                    return;
+                }
+                let [width, height] = self.sizes[index % self.sizes.len()];
+                let mut sample = render(self.first + index as u64, width, height);
+                if let Some(longest) = longest.filter(|longest| width.max(height) > *longest) {
+                    sample = shrink(&sample, longest);
+                }
+                bar.inc(1);
+                if let Ok(mut drawn) = drawn.lock() {
+                    drawn.push((index, sample));
+                }
+            }
+        };
+        thread::scope(|scope| {
+            for number in 0..threads.max(1) {
+                let builder = thread::Builder::new().name(format!("render-{number}"));
+                builder.spawn_scoped(scope, work).context("starting a rendering thread")?;
+            }
+            anyhow::Ok(())
+        })?;
+        bar.finish_and_clear();
+        let mut drawn = drawn.into_inner().map_err(|_| anyhow!("a rendering thread panicked"))?;
+        drawn.sort_by_key(|(index, _)| *index);
+        Ok(drawn.into_iter().map(|(_, sample)| sample).collect())
+    }
+
+    fn check_memory(&self, longest: Option<u32>) -> Result<()> {
+        let bytes_of = |[width, height]: [u32; 2]| {
+            let scale = longest.map_or(1.0, |longest| (f64::from(longest) / f64::from(width.max(height))).min(1.0));
+            f64::from(width) * scale * f64::from(height) * scale * 3.0
+        };
+        let bytes = self.sizes.iter().map(|size| bytes_of(*size)).sum::<f64>() / self.sizes.len() as f64;
+        let needed = bytes * self.count as f64 / f64::from(1 << 20);
+        if let Some(free) = free_mebibytes() {
             ensure!(
-                bytes + bytes / 10 < free,
-                "{count} scenes of {size}x{size} need {} MiB and a tenth more, but only {} MiB are free: \
-                 ask for fewer or smaller scenes",
-                bytes >> 20,
-                free >> 20
+                needed * 1.1 < free,
+                "{} scenes need {needed:.0} MiB and a tenth more, but only {free:.0} MiB are free: ask for fewer or \
+                 smaller scenes",
+                self.count
             );
         }
-        let seeds: Vec<u64> = self.seeds(count).collect();
-        let share = seeds.len().div_ceil(threads.get()).max(1);
-        thread::scope(|scope| {
-            let workers = seeds
-                .chunks(share)
-                .enumerate()
-                .map(|(index, seeds)| {
-                    let draw = move || seeds.iter().map(|seed| render(*seed, size, size)).collect::<Vec<_>>();
-                    thread::Builder::new().name(format!("render-{index}")).spawn_scoped(scope, draw)
-                })
-                .collect::<Result<Vec<_>, _>>()
-                .context("starting a rendering thread")?;
-            let mut samples = Vec::with_capacity(seeds.len());
-            for worker in workers {
-                samples.extend(worker.join().map_err(|_| anyhow::anyhow!("a rendering thread panicked"))?);
-            }
-            Ok(samples)
-        })
+        Ok(())
     }
 }
 
-/// Bytes of memory that can be had, where the kernel tells.
-fn free_memory() -> Option<u64> {
+/// Scales a sample down, bilinearly, until its longer side is `longest`.
+fn shrink(sample: &Sample, longest: u32) -> Sample {
+    let (width, height) = (sample.image.width(), sample.image.height());
+    let ratio = f64::from(longest) / f64::from(width.max(height));
+    let side = |side: u32| (f64::from(side) * ratio).round().max(1.0) as u32;
+    let (new_width, new_height) = (side(width), side(height));
+    let mut image = Image::filled(new_width, new_height, [0; 3]);
+    let view = fir::images::ImageRef::new(width, height, sample.image.pixels(), fir::PixelType::U8x3);
+    let into = fir::images::Image::from_slice_u8(new_width, new_height, image.pixels_mut(), fir::PixelType::U8x3);
+    let options = fir::ResizeOptions::new().resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Bilinear));
+    let (Ok(view), Ok(mut into)) = (view, into) else { unreachable!("an Image's buffer has the size of its sides") };
+    if fir::Resizer::new().resize(&view, &mut into, &options).is_err() {
+        unreachable!("both sides have the same pixel type");
+    }
+    let (x, y) = (new_width as f32 / width as f32, new_height as f32 / height as f32);
+    let scaled = |bbox: BoundingBox| BoundingBox::new(bbox.x1 * x, bbox.y1 * y, bbox.x2 * x, bbox.y2 * y);
+    let mut boxes = sample.boxes.clone();
+    boxes.iter_mut().for_each(|labelled| labelled.bbox = scaled(labelled.bbox));
+    Sample { image, boxes }
+}
+
+/// What the system says is free; `None` where it does not say.
+fn free_mebibytes() -> Option<f64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes << 10)
-}
-
-/// Pictures and labels for one training step.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Batch {
-    /// Number of pictures.
-    pub len: usize,
-    /// Side of each picture.
-    pub size: u32,
-    /// Bytes in the order picture, row, column, RGB.
-    pub pixels: Vec<u8>,
-    /// One row per object: index of the picture in the batch, class, then the box's centre x, centre y, width and
-    /// height as shares of the side.
-    pub labels: Vec<[f32; 6]>,
-}
-
-impl Batch {
-    /// Puts square samples of side `size` together.
-    fn new(samples: impl ExactSizeIterator<Item = Sample>, size: u32) -> Self {
-        let len = samples.len();
-        let mut pixels = Vec::with_capacity(len * (size * size * 3) as usize);
-        let mut labels = Vec::new();
-        for (index, sample) in samples.enumerate() {
-            pixels.extend_from_slice(sample.image.pixels());
-            labels.extend(sample.boxes.iter().map(|labelled| {
-                let (bbox, side) = (labelled.bbox, size as f32);
-                [
-                    index as f32,
-                    labelled.class_id as f32,
-                    (bbox.x1 + bbox.x2) / 2.0 / side,
-                    (bbox.y1 + bbox.y2) / 2.0 / side,
-                    bbox.width() / side,
-                    bbox.height() / side,
-                ]
-            }));
-        }
-        Self { len, size, pixels, labels }
-    }
-}
-
-/// Makes augmented, shuffled batches in the background.
-#[derive(Clone, Debug)]
-pub struct Loader {
-    /// The samples to draw from.
-    pub samples: Arc<[Sample]>,
-    /// Side of the pictures in a batch.
-    pub size: u32,
-    /// Pictures in a batch; the last one of an epoch may have fewer.
-    pub batch: NonZeroUsize,
-    /// Number of background threads.
-    pub threads: NonZeroUsize,
-    /// With the epoch's number, decides order and augmentation entirely.
-    pub seed: u64,
-}
-
-impl Loader {
-    /// Number of batches in an epoch.
-    #[must_use]
-    pub fn batches(&self) -> usize {
-        self.samples.len().div_ceil(self.batch.get())
-    }
-
-    /// Starts to prepare epoch `number`, in which each sample comes first in exactly one picture. The batches depend
-    /// on the loader's seed, the number and the augmentation alone, so training can be resumed at any epoch.
-    ///
-    /// # Errors
-    /// If the augmentation is out of range or a thread cannot be started.
-    pub fn epoch(&self, number: u64, augmentation: Augmentation) -> anyhow::Result<Epoch> {
-        augmentation.validate()?;
-        let mut order: Vec<usize> = (0..self.samples.len()).collect();
-        order.shuffle(&mut self.generator(number, u64::MAX));
-        let order: Arc<[usize]> = order.into();
-        let mut epoch = Epoch { next: 0, batches: self.batches(), receivers: Vec::new(), workers: Vec::new() };
-        let threads = self.threads.get().min(self.batches());
-        for thread in 0..threads {
-            let (sender, receiver) = sync_channel(READY_PER_THREAD);
-            let (loader, order) = (self.clone(), Arc::clone(&order));
-            let work = move || {
-                for batch in (thread..loader.batches()).step_by(threads) {
-                    // The consumer is gone when sending fails.
-                    if sender.send(loader.make(number, batch, &order, &augmentation)).is_err() {
-                        return;
-                    }
-                }
-            };
-            let worker = thread::Builder::new().name(format!("load-{thread}")).spawn(work);
-            epoch.receivers.push(receiver);
-            epoch.workers.push(worker.context("starting a loader thread")?);
-        }
-        Ok(epoch)
-    }
-
-    fn make(&self, epoch: u64, batch: usize, order: &[usize], augmentation: &Augmentation) -> Batch {
-        let first = batch * self.batch.get();
-        let chosen = &order[first..order.len().min(first + self.batch.get())];
-        let samples = chosen.iter().enumerate().map(|(offset, index)| {
-            let rng = &mut self.generator(epoch, (first + offset) as u64);
-            training_sample(&self.samples, *index, self.size, augmentation, rng)
-        });
-        Batch::new(samples, self.size)
-    }
-
-    /// One generator for each place in each epoch, so that it does not matter which thread draws from it.
-    fn generator(&self, epoch: u64, place: u64) -> ChaCha8Rng {
-        let mut generator = ChaCha8Rng::seed_from_u64(self.seed ^ epoch.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        generator.set_stream(place);
-        generator
-    }
-}
-
-/// The batches of one epoch, in order. Dropping it stops the threads.
-#[derive(Debug)]
-pub struct Epoch {
-    next: usize,
-    batches: usize,
-    receivers: Vec<Receiver<Batch>>,
-    workers: Vec<JoinHandle<()>>,
-}
-
-impl Iterator for Epoch {
-    type Item = anyhow::Result<Batch>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.next >= self.batches {
-            return None;
-        }
-        let received = self.receivers[self.next % self.receivers.len()].recv();
-        self.next = if received.is_ok() { self.next + 1 } else { self.batches };
-        Some(received.context("a loader thread stopped before its last batch"))
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.batches - self.next, Some(self.batches - self.next))
-    }
-}
-
-impl Drop for Epoch {
-    fn drop(&mut self) {
-        self.receivers.clear();
-        for worker in self.workers.drain(..) {
-            // A panic in the worker was already reported by `next` as a missing batch.
-            let _ = worker.join();
-        }
-    }
+    line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok().map(|kibibytes| kibibytes / 1024.0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenes::CLASSES;
 
-    fn loader(samples: u32, batch: usize, threads: usize) -> Loader {
-        let threads = NonZeroUsize::new(threads).unwrap();
-        let samples = Split::Training.render(samples, 64, threads).unwrap().into();
-        Loader { samples, size: 64, batch: NonZeroUsize::new(batch).unwrap(), threads, seed: 7 }
-    }
-
-    fn batches(loader: &Loader, number: u64) -> Vec<Batch> {
-        loader.epoch(number, Augmentation::default()).unwrap().map(Result::unwrap).collect()
+    fn scenes(count: usize) -> Scenes {
+        Scenes { first: Split::HeldOut.seeds(1).start, count, sizes: vec![[48, 48], [96, 64]] }
     }
 
     #[test]
@@ -250,74 +174,36 @@ mod tests {
     }
 
     #[test]
-    fn rendering_does_not_depend_on_the_number_of_threads() {
-        let render = |threads| Split::HeldOut.render(5, 48, NonZeroUsize::new(threads).unwrap()).unwrap();
-        let (one, three) = (render(1), render(3));
+    fn drawing_does_not_depend_on_the_number_of_threads() {
+        let (one, three) = (scenes(5).draw(None, 1).unwrap(), scenes(5).draw(None, 3).unwrap());
         assert_eq!(one.len(), 5);
         for (a, b) in one.iter().zip(&three) {
             assert_eq!((&a.image, &a.boxes), (&b.image, &b.boxes));
         }
+        assert_eq!((one[1].image.width(), one[1].image.height()), (96, 64));
     }
 
     #[test]
-    fn a_data_set_that_cannot_fit_is_refused_with_both_sizes() {
-        if free_memory().is_some() {
-            let error = Split::Training.render(u32::MAX, 1280, NonZeroUsize::MIN).unwrap_err().to_string();
-            assert!(error.contains("4294967295 scenes of 1280x1280") && error.contains("MiB are free"), "{error}");
+    fn large_scenes_are_scaled_down_with_their_boxes() {
+        let (whole, small) = (scenes(6).draw(None, 2).unwrap(), scenes(6).draw(Some(48), 2).unwrap());
+        assert_eq!((small[0].image.width(), small[1].image.width(), small[1].image.height()), (48, 48, 32));
+        assert!(whole[3].image.width() == 96 && !whole[1].boxes.is_empty());
+        for (whole, small) in whole[1].boxes.iter().zip(&small[1].boxes) {
+            assert!((whole.bbox.x2 / 2.0 - small.bbox.x2).abs() < 1e-3);
+            assert!((whole.bbox.y1 / 2.0 - small.bbox.y1).abs() < 1e-3);
         }
     }
 
     #[test]
-    fn batches_are_the_same_for_any_number_of_threads() {
-        assert_eq!(batches(&loader(11, 3, 1), 4), batches(&loader(11, 3, 4), 4));
-    }
-
-    #[test]
-    fn epochs_differ_and_can_be_resumed() {
-        let loader = loader(6, 2, 2);
-        let second = batches(&loader, 1);
-        assert_ne!(batches(&loader, 0), second);
-        assert_eq!(batches(&loader, 1), second);
-    }
-
-    #[test]
-    fn an_epoch_shows_every_sample_once_and_labels_match() {
-        let loader = loader(7, 3, 2);
-        let batches: Vec<_> = loader.epoch(0, Augmentation::NONE).unwrap().map(Result::unwrap).collect();
-        assert_eq!(batches.iter().map(|batch| batch.len).collect::<Vec<_>>(), [3, 3, 1]);
-        let mut seen = [0; 7];
-        for batch in &batches {
-            for (index, pixels) in batch.pixels.chunks_exact(64 * 64 * 3).enumerate() {
-                let of_sample = loader.samples.iter().position(|sample| sample.image.pixels() == pixels).unwrap();
-                seen[of_sample] += 1;
-                let labels: Vec<_> = batch.labels.iter().filter(|label| label[0] == index as f32).collect();
-                let boxes = &loader.samples[of_sample].boxes;
-                assert_eq!(labels.len(), boxes.len());
-                for (label, labelled) in labels.iter().zip(boxes) {
-                    assert_eq!(label[1], labelled.class_id as f32);
-                    assert!((label[1] as usize) < CLASSES.len());
-                    assert!(((label[2] - label[4] / 2.0) * 64.0 - labelled.bbox.x1).abs() < 1e-3);
-                    assert!(((label[3] + label[5] / 2.0) * 64.0 - labelled.bbox.y2).abs() < 1e-3);
-                }
-            }
+    fn what_cannot_be_drawn_is_refused() {
+        let refused = |scenes: Scenes| scenes.draw(None, 1).unwrap_err().to_string();
+        assert!(refused(Scenes { count: 0, ..scenes(1) }).contains("count"));
+        assert!(refused(Scenes { sizes: vec![], ..scenes(1) }).contains("sizes"));
+        assert!(refused(Scenes { sizes: vec![[640, 9000]], ..scenes(1) }).contains("9000"));
+        assert!(refused(Scenes { first: u64::MAX, ..scenes(1) }).contains("2^64"));
+        if free_mebibytes().is_some() {
+            let error = refused(Scenes { count: 1 << 32, sizes: vec![[1280, 1280]], ..scenes(1) });
+            assert!(error.contains("4294967296 scenes") && error.contains("MiB are free"), "{error}");
         }
-        assert_eq!(seen, [1; 7]);
-    }
-
-    #[test]
-    fn leaving_an_epoch_early_stops_its_threads() {
-        let loader = loader(12, 1, 3);
-        let mut epoch = loader.epoch(0, Augmentation::default()).unwrap();
-        assert!(epoch.next().unwrap().is_ok());
-        drop(epoch);
-        assert_eq!(Arc::strong_count(&loader.samples), 1);
-    }
-
-    #[test]
-    fn no_samples_no_batches_and_bad_values_are_refused() {
-        let mut loader = loader(1, 1, 1);
-        assert!(loader.epoch(0, Augmentation { scale: 7.0, ..Augmentation::NONE }).is_err());
-        loader.samples = Arc::new([]);
-        assert_eq!(batches(&loader, 0), []);
     }
 }

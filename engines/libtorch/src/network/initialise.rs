@@ -1,15 +1,23 @@
+use std::sync::{Mutex, PoisonError};
+
 use tch::{Device, Kind, Tensor};
 
 use super::operations::{Activation, Convolution, ConvolutionKind, Operations};
 use super::weights::{Weights, is_trainable};
 use super::{NetworkError, Plan};
 
+static GENERATOR: Mutex<()> = Mutex::new(());
+
 /// Fresh weights for a plan: the same for the same seed.
 pub(super) fn weights(plan: &Plan, seed: i64) -> Result<Weights, NetworkError> {
-    tch::manual_seed(seed);
-    let mut initialise = Initialise { weights: Weights::new() };
-    plan.run(&mut initialise, &())?;
-    let mut weights = initialise.weights;
+    let mut weights = {
+        // All threads share libtorch's generator.
+        let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+        tch::manual_seed(seed);
+        let mut initialise = Initialise { weights: Weights::new() };
+        plan.run(&mut initialise, &())?;
+        initialise.weights
+    };
 
     let detect = &plan.detect;
     let index = plan.layers.len() - 1;

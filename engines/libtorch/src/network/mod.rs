@@ -18,7 +18,7 @@ mod weights;
 mod yaml;
 
 pub use cost::{Cost, Shape};
-pub use decode::{decode, grid};
+pub use decode::Decoder;
 pub use error::NetworkError;
 pub use operations::{Activation, Convolution, ConvolutionKind, Operations};
 pub use plan::{Detect, Layer, Module, Plan};

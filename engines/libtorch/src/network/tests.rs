@@ -151,7 +151,8 @@ fn decoded_zeros_are_cell_centres_and_priors() {
     let model = ModelYaml::released(Architecture::V6, Scale::N, 2).expect("a released model");
     let detect = Plan::new(&model).expect("a plan").detect;
     let zeros = |stride: i64| Tensor::zeros([2, 3 * 7, 64 / stride, 96 / stride], (Kind::Float, Device::Cpu));
-    let rows = decode(&detect, &[zeros(8), zeros(16), zeros(32)]).expect("rows");
+    let rows =
+        Decoder::new(&detect).and_then(|decoder| decoder.decode(&[zeros(8), zeros(16), zeros(32)])).expect("rows");
     assert_eq!(rows.size(), [2, 3 * (8 * 12 + 4 * 6 + 2 * 3), 7]);
     // Level P4, second prior, second row, third column, second picture.
     let row = 3 * 8 * 12 + 4 * 6 + 6 + 2;
@@ -217,6 +218,6 @@ fn blank_anchors_build_but_do_not_decode() {
     let text = format!("{}{}", text[..start].replace("anchors:", "anchors: 3"), &text[end..]);
     let plan = Plan::new(&ModelYaml::parse(&text).expect("a model")).expect("a plan");
     assert_eq!((plan.detect.anchors_per_level, plan.detect.anchors.len()), (3, 0));
-    let levels: Vec<Tensor> = [8, 4, 2].map(|n| Tensor::zeros([1, 255, n, n], (Kind::Float, Device::Cpu))).into();
-    assert!(decode(&plan.detect, &levels).is_err());
+    let error = Decoder::new(&plan.detect).expect_err("blank anchors").to_string();
+    assert!(error.contains("anchors for 0 levels"), "{error}");
 }

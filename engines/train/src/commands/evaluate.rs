@@ -1,10 +1,10 @@
 //! `detectd-train evaluate`
 
 use anyhow::{Result, ensure};
-use detectd_train::dataset::Split;
+use detectd_train::dataset::{Scenes, Split};
 use detectd_train::evaluation::Metrics;
 use detectd_train::scenes::CLASSES;
-use detectd_train::training::{Predictor, Scenes, TrainedModel, draw, measure};
+use detectd_train::training::{Predictor, TrainedModel, measure};
 use tch::Kind;
 
 use crate::cli;
@@ -25,7 +25,7 @@ pub fn held_out(model: &TrainedModel, count: u32, size: [u32; 2], threads: usize
     ensure!((1..=256).contains(&threads), "the number of threads must be between 1 and 256, not {threads}");
     tch::set_num_threads(i32::try_from(threads)?);
     let scenes = Scenes { first: Split::HeldOut.seeds(count).start, count: count as usize, sizes: vec![size] };
-    let samples = draw(&scenes, None, threads)?;
+    let samples = scenes.draw(None, threads)?;
     let mut predictor = Predictor::new(&model.network, model.settings.input, Kind::Float);
     measure(&mut predictor, &samples, BATCH)
 }

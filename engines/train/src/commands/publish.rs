@@ -16,7 +16,9 @@ pub fn run(arguments: &cli::Publish) -> Result<()> {
     let model = TrainedModel::read(&arguments.weights)?;
     let metrics = held_out(&model, arguments.count, SIZE, arguments.threads)?;
     super::score::print(&metrics, &CLASSES.map(str::to_owned), false)?;
-    let folder = publish(&model, &metrics, SIZE, &arguments.models, arguments.version)?;
+    let history = arguments.weights.with_file_name("results.csv");
+    let history = history.is_file().then_some(history.as_path());
+    let folder = publish(&model, history, &metrics, SIZE, &arguments.models, arguments.version)?;
     println!("published: {}", folder.display());
     Ok(())
 }

@@ -16,7 +16,7 @@ const PICTURES: usize = 12;
 pub fn run(arguments: &cli::Train) -> Result<()> {
     let settings = Settings::read(&arguments.settings)?;
     let source = AugmentedScenes::draw(&settings)?;
-    let validation = draw(&settings.validation, None, settings.threads)?;
+    let validation = settings.validation.draw(None, settings.threads)?;
     let start = Start { resume: arguments.resume, weights: arguments.weights.as_deref() };
     let trained = train(&settings, &source, &validation, &arguments.run, start)?;
 

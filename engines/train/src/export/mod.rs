@@ -111,7 +111,7 @@ fn onnx_model(folded: &Network, options: &Options<'_>) -> Result<Model> {
 }
 
 /// Adds what turns raw outputs into boxes: the same formulas as
-/// [`decode`](detectd_libtorch::network::decode), with the cells and priors as constants.
+/// [`Decoder`](detectd_libtorch::network::Decoder), with the cells and priors as constants.
 fn decoded(writer: &mut GraphWriter<'_>, detect: &Detect, levels: &[String], options: &Options<'_>) -> Result<String> {
     ensure!(detect.anchors.len() == levels.len(), "the model file leaves its anchors blank; decoding needs them");
     let (anchors, outputs) = (detect.anchors_per_level as i64, detect.outputs_per_anchor() as i64);

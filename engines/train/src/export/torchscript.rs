@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
-use detectd_libtorch::network::{Network, Pass, decode};
+use detectd_libtorch::network::{Decoder, Network, Pass};
 use tch::{CModule, Device, Kind, Tensor};
 
 use super::{Options, Output};
@@ -16,11 +16,12 @@ pub fn write_torchscript(network: &Network, options: &Options<'_>, path: &Path) 
     options.check(&folded.plan().detect)?;
     let sides = [options.batch.unwrap_or(1) as i64, 3, options.height as i64, options.width as i64];
     let example = Tensor::f_zeros(sides, (Kind::Float, Device::Cpu))?;
+    let decoder = Decoder::new(&folded.plan().detect)?;
     let compute = |pictures: &Tensor| -> Result<Vec<Tensor>> {
         let levels = folded.forward(pictures, Pass::INFERENCE)?;
         Ok(match options.output {
             Output::Raw => levels,
-            Output::Decoded => vec![decode(&folded.plan().detect, &levels)?],
+            Output::Decoded => vec![decoder.decode(&levels)?],
         })
     };
     // Whatever fails must fail here: the tracer's closure has no way to say so.

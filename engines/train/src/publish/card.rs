@@ -69,7 +69,7 @@ without a GPU, convolutions in {arithmetic}; the weights are the running average
 the same scenes and start from the same weights; rounding differs between processors, so the figures of another run
 differ a little.
 
-All settings, as they were:
+`training.csv` has the figures of every epoch. All settings, as they were:
 
 ```json
 {json}

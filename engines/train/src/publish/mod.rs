@@ -18,10 +18,11 @@ use crate::training::TrainedModel;
 /// folder.
 ///
 /// The folder holds `model.onnx` (batch open, boxes decoded), `labels.txt`, `MODEL_CARD.md`, `metrics.json`, `golden/`
-/// with pictures and the boxes that the model finds in them, and `SHA256SUMS` over all of these. It appears whole or
-/// not at all. `metrics` are those of held-out scenes of `size`.
+/// with pictures and the boxes that the model finds in them, `training.csv` if `history` names the run's `results.csv`,
+/// and `SHA256SUMS` over all of these. It appears whole or not at all. `metrics` are those of held-out scenes of `size`.
 pub fn publish(
     model: &TrainedModel,
+    history: Option<&Path>,
     metrics: &Metrics,
     size: [u32; 2],
     models: &Path,
@@ -44,6 +45,9 @@ pub fn publish(
     write_onnx(&model.network, &options, &onnx)?;
     write(&partial.join("labels.txt"), format!("{}\n", CLASSES.join("\n")))?;
     write(&partial.join("metrics.json"), format!("{}\n", serde_json::to_string_pretty(metrics)?))?;
+    if let Some(history) = history {
+        fs::copy(history, partial.join("training.csv")).with_context(|| format!("copying {}", history.display()))?;
+    }
     golden::write(model, &partial.join("golden"))?;
     let bytes = fs::metadata(&onnx).with_context(|| format!("reading {}", onnx.display()))?.len();
     write(&partial.join("MODEL_CARD.md"), card::text(model, metrics, size, bytes)?)?;

@@ -99,3 +99,81 @@ pub fn tensor_of(pixels: &[u8], width: u32, height: u32) -> Result<Tensor> {
     let bytes = Tensor::f_from_slice(pixels)?.f_view([-1, i64::from(height), i64::from(width), 3])?;
     Ok(bytes.f_permute([0, 3, 1, 2])?.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use detectd_vision::{BoundingBox, Image};
+    use rand::Rng;
+
+    use super::*;
+    use crate::sample::LabelledBox;
+
+    const SIDE: u32 = 32;
+
+    /// Pictures that carry their number and something drawn from the generator.
+    struct Numbered(usize);
+
+    impl Source for Numbered {
+        fn len(&self) -> usize {
+            self.0
+        }
+
+        fn sample(&self, index: usize, _: usize, random: &mut ChaCha8Rng) -> Sample {
+            let image = Image::filled(SIDE, SIDE, [index as u8, random.random(), random.random()]);
+            let bbox = BoundingBox::new(8.0, 0.0, 24.0, 8.0);
+            Sample { image, boxes: vec![LabelledBox { class_id: index as u32, bbox }] }
+        }
+    }
+
+    fn epoch(source: &Numbered, batch: usize, number: usize) -> Vec<Batch> {
+        std::thread::scope(|scope| {
+            let receiver = start(scope, source, [SIDE; 2], batch, 7, number).expect("started");
+            receiver.iter().map(|batch| batch.expect("a batch")).collect()
+        })
+    }
+
+    #[test]
+    fn an_epoch_shows_every_picture_once_with_its_labels() {
+        let mut seen = [0; 7];
+        let batches = epoch(&Numbered(7), 3, 0);
+        assert_eq!(
+            batches.iter().map(|batch| batch.len).collect::<Vec<_>>(),
+            [3, 3],
+            "what fills no batch is left out"
+        );
+        for batch in &batches {
+            for (image, pixels) in batch.pixels.chunks_exact((SIDE * SIDE * 3) as usize).enumerate() {
+                seen[pixels[0] as usize] += 1;
+                let target = &batch.targets[image];
+                assert_eq!((target.image, target.class_id), (image, pixels[0] as usize));
+                assert_eq!(target.bbox, [0.5, 0.125, 0.5, 0.25]);
+            }
+        }
+        assert!(seen.iter().all(|count| *count <= 1) && seen.iter().sum::<u32>() == 6);
+    }
+
+    #[test]
+    fn epochs_differ_and_come_again_the_same() {
+        let pixels = |number| epoch(&Numbered(6), 2, number).into_iter().map(|batch| batch.pixels).collect::<Vec<_>>();
+        assert_eq!(pixels(1), pixels(1));
+        assert_ne!(pixels(0), pixels(1));
+    }
+
+    #[test]
+    fn leaving_an_epoch_early_ends_its_thread() {
+        let source = Numbered(40);
+        std::thread::scope(|scope| {
+            let receiver = start(scope, &source, [SIDE; 2], 2, 7, 0).expect("started");
+            assert!(receiver.recv().expect("a batch").is_ok());
+            drop(receiver);
+            // The scope waits for the thread; it would wait for ever if the thread did.
+        });
+    }
+
+    #[test]
+    fn too_few_pictures_are_refused() {
+        let source = Numbered(3);
+        let error = std::thread::scope(|scope| start(scope, &source, [SIDE; 2], 4, 7, 0).err()).expect("refused");
+        assert!(error.to_string().contains("3 pictures"), "{error}");
+    }
+}

@@ -18,13 +18,13 @@ mod validation;
 
 pub use batches::{Batch, Source, tensor_of};
 pub use checkpoint::{Progress, TrainedModel};
-pub use data::{AugmentedScenes, draw};
+pub use data::AugmentedScenes;
 pub use history::EpochResult;
 pub use loss::{Loss, LossSettings, LossValue};
 pub use optimiser::{Ema, Group, Sgd};
 pub use predict::Predictor;
 pub use run::{Start, Trained, train};
 pub use schedule::{Decay, Rates, Schedule};
-pub use settings::{EmaSettings, Precision, Scenes, Settings};
+pub use settings::{EmaSettings, Precision, Settings};
 pub use targets::{Matches, Target, matches};
 pub use validation::{Validation, measure, validate};

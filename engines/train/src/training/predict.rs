@@ -1,7 +1,7 @@
 //! Pictures in, boxes out: the network's answers through the same decoding and suppression that the daemon uses.
 
 use anyhow::{Result, ensure};
-use detectd_libtorch::network::{Network, Pass, decode};
+use detectd_libtorch::network::{Decoder, Network, Pass};
 use detectd_vision::{
     DetectOptions, Detection, GreedyNms, Head, Image, Letterbox, Nms, NmsScratch, OutputData, OutputView, Preprocess,
     Resizer,
@@ -54,7 +54,7 @@ impl<'a> Predictor<'a> {
         let pass = Pass { training: false, precision: self.precision };
         let rows = tch::no_grad(|| {
             let levels = self.network.forward(&input, pass)?;
-            decode(&self.network.plan().detect, &levels)
+            Decoder::new(&self.network.plan().detect)?.decode(&levels)
         })?;
         let shape: Vec<usize> = rows.size().iter().map(|side| usize::try_from(*side)).collect::<Result<_, _>>()?;
         let values = Vec::<f32>::try_from(rows.f_contiguous()?.f_view([-1])?)?;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use detectd_libtorch::network::{Cost, LoadReport, Network, load_weights, read_safetensors};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -62,27 +62,21 @@ pub fn train<S: Source>(
         println!("{}", describe(path, &report));
     }
     let loss = Loss::new(network.plan().detect.clone(), &settings.loss, side, side)?;
-    let mut run = Run {
-        settings,
-        ema: Ema::new(network.weights(), settings.ema.decay, settings.ema.time_constant),
-        sgd: Sgd::new(scaled_weight_decay(settings), settings.max_norm),
-        replicas: Replicas::start(&network, settings)?,
-        network,
-        loss,
-        progress: Progress::default(),
-        last: folder.join("last.safetensors"),
-        best: folder.join("best.safetensors"),
-    };
+    let last = folder.join("last.safetensors");
+    let mut ema = Ema::new(network.weights(), settings.ema.decay, settings.ema.time_constant);
+    let mut sgd = Sgd::new(scaled_weight_decay(settings), settings.max_norm);
+    let mut progress = Progress::default();
     let mut history = History::open(&folder.join("results.csv"))?;
-    if start.resume && run.last.is_file() {
-        let Run { network, ema, sgd, last, .. } = &mut run;
-        run.progress = checkpoint::resume(last, settings, network.weights(), ema, sgd)?;
-        println!("going on after epoch {} of {}", run.progress.epochs, settings.epochs);
-        history.keep(run.progress.epochs)?;
-    } else {
-        history.keep(0)?;
+    if last.is_file() {
+        ensure!(start.resume, "{} holds a run already: resume it, or choose another folder", folder.display());
+        progress = checkpoint::resume(&last, settings, network.weights(), &mut ema, &mut sgd)?;
+        println!("going on after epoch {} of {}", progress.epochs, settings.epochs);
     }
-    run.replicas.synchronise(&run.network)?;
+    history.keep(progress.epochs)?;
+    // The copies are taken last, with the weights and statistics that the run goes on with.
+    let replicas = Replicas::start(&network, settings)?;
+    let best = folder.join("best.safetensors");
+    let mut run = Run { settings, network, replicas, loss, sgd, ema, progress, last, best };
     while run.progress.epochs < settings.epochs {
         let result = run.epoch(source, validation)?;
         println!("{result}");

@@ -10,6 +10,7 @@ use tch::Kind;
 use super::loss::LossSettings;
 use super::schedule::Schedule;
 use crate::augment::Augmentation;
+use crate::dataset::Scenes;
 use crate::scenes::CLASSES;
 
 /// Everything that decides about a training run.
@@ -54,18 +55,6 @@ pub struct Settings {
     pub loss: LossSettings,
     /// How pictures are changed each time they are shown.
     pub augmentation: Augmentation,
-}
-
-/// A range of rendered scenes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Scenes {
-    /// Number of the first scene.
-    pub first: u64,
-    /// How many.
-    pub count: usize,
-    /// Width and height; the scenes take turns.
-    pub sizes: Vec<[u32; 2]>,
 }
 
 /// The running average's pace.
@@ -131,13 +120,9 @@ impl Settings {
         ensure!((1..=256).contains(&self.threads), "threads must be between 1 and 256, not {}", self.threads);
         ensure!(self.epochs >= 1, "epochs must be at least 1");
         ensure!(self.train.count >= self.batch, "train.count must be at least one batch ({})", self.batch);
-        for (name, scenes) in [("train", &self.train), ("validation", &self.validation)] {
-            ensure!(scenes.count >= 1, "{name}.count must be at least 1");
-            ensure!(!scenes.sizes.is_empty(), "{name}.sizes must name at least one size");
-            let bad = scenes.sizes.iter().flatten().find(|side| !(32..=4096).contains(*side));
-            ensure!(bad.is_none(), "{name}.sizes must be between 32 and 4096, not {bad:?}");
-        }
-        let ranges = [&self.train, &self.validation].map(|s| s.first..s.first.saturating_add(s.count as u64));
+        self.train.check().context("in train")?;
+        self.validation.check().context("in validation")?;
+        let ranges = [self.train.seeds(), self.validation.seeds()];
         let overlap = ranges[0].start < ranges[1].end && ranges[1].start < ranges[0].end;
         ensure!(!overlap, "train and validation share scenes: {ranges:?}");
         ensure!(self.ema.decay > 0.0 && self.ema.decay < 1.0, "ema.decay must be in (0, 1), not {}", self.ema.decay);

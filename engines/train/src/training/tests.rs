@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::augment::Augmentation;
+use crate::dataset::Scenes;
 use crate::sample::{LabelledBox, Sample};
 
 const SIDE: u32 = 64;
@@ -107,6 +108,8 @@ fn other_settings_do_not_resume() {
     let start = Start { resume: true, weights: None };
     let error = train(&settings(2), &good, &validation(), folder.path(), start).expect_err("other settings");
     assert!(error.to_string().contains("other settings"), "{error}");
+    let error = train(&settings(1), &good, &validation(), folder.path(), Start::default()).expect_err("a second run");
+    assert!(error.to_string().contains("holds a run already"), "{error}");
     let model = TrainedModel::read(&folder.path().join("best.safetensors")).expect("trained weights");
     assert_eq!(model.settings, settings(1));
 }
@@ -114,12 +117,13 @@ fn other_settings_do_not_resume() {
 #[test]
 fn training_lowers_the_loss_of_what_it_sees() {
     let folder = tempfile::tempdir().expect("a folder");
-    let settings = Settings { nominal_batch: 4, ..settings(8) };
+    let schedule = Schedule { lr0: 0.02, warmup_min_iterations: 4, warmup_epochs: 2.0, ..Schedule::default() };
+    let settings = Settings { nominal_batch: 4, schedule, ..settings(30) };
     let good = Squares { broken_from: usize::MAX };
     let trained = train(&settings, &good, &validation(), folder.path(), Start::default()).expect("a run");
     let total = |result: &EpochResult| result.train_loss.iter().sum::<f64>();
-    let (first, last) = (total(&trained.history[0]), total(&trained.history[7]));
-    assert!(last < 0.9 * first, "{first} to {last}");
+    let (first, last) = (total(&trained.history[0]), total(&trained.history[29]));
+    assert!(last < 0.8 * first, "{first} to {last}");
 }
 
 #[test]
@@ -136,11 +140,14 @@ fn parts_of_a_batch_add_up_to_its_gradient() {
         let loss = Loss::new(detect, &settings.loss, SIDE as usize, SIDE as usize).expect("a loss");
         let batch = batches::assemble(pair(), SIDE, SIDE).expect("a batch");
         let parts = replicas.gradients(&network, &loss, &settings, batch).expect("gradients");
-        (parts, network.weights()["model.0.conv.weight"].grad().copy())
+        (parts, ["model.0.conv.weight", "model.24.m.0.weight"].map(|name| network.weights()[name].grad().copy()))
     };
     let (one, two) = (gradient(1), gradient(2));
     assert!(one.0.iter().zip(two.0).all(|(a, b)| (a - b).abs() < 1e-5), "{:?} against {:?}", one.0, two.0);
-    let scale = one.1.abs().max().double_value(&[]);
-    let difference = (&one.1 - &two.1).abs().max().double_value(&[]);
-    assert!(scale > 0.0 && difference < 1e-3 * scale, "{difference} at a scale of {scale}");
+    // Rounding grows on the way back through all layers.
+    for (index, tolerance) in [(0, 1e-2), (1, 1e-4)] {
+        let scale = one.1[index].abs().max().double_value(&[]);
+        let difference = (&one.1[index] - &two.1[index]).abs().max().double_value(&[]);
+        assert!(scale > 0.0 && difference < tolerance * scale, "{difference} at a scale of {scale}");
+    }
 }
