@@ -241,16 +241,18 @@ impl Preprocess {
             ChannelOrder::Rgb => [0, 1, 2],
             ChannelOrder::Bgr => [2, 1, 0],
         };
-        for (channel, plane) in out.chunks_exact_mut(plane).enumerate() {
-            let (factor, bias, from) = (factor[channel], bias[channel], from[channel]);
-            let padding = f32::from(self.pad).mul_add(factor, bias);
+        let padding: [f32; 3] = std::array::from_fn(|channel| f32::from(self.pad) * factor[channel] + bias[channel]);
+        for (plane, padding) in out.chunks_exact_mut(plane).zip(padding) {
             plane[..top * width].fill(padding);
             plane[(top + rows) * width..].fill(padding);
-            for (target, pixels) in plane[top * width..].chunks_exact_mut(width).zip(content.chunks_exact(columns * 3))
-            {
-                target[..left].fill(padding);
-                target[left + columns..].fill(padding);
-                for (value, pixel) in target[left..left + columns].iter_mut().zip(pixels.chunks_exact(3)) {
+        }
+        for (row, pixels) in content.chunks_exact(columns * 3).enumerate() {
+            for (channel, plane) in out.chunks_exact_mut(plane).enumerate() {
+                let target = &mut plane[(top + row) * width..][..width];
+                target[..left].fill(padding[channel]);
+                target[left + columns..].fill(padding[channel]);
+                let (factor, bias, from) = (factor[channel], bias[channel], from[channel]);
+                for (value, pixel) in target[left..left + columns].iter_mut().zip(pixels.as_chunks::<3>().0) {
                     *value = f32::from(pixel[from]) * factor + bias;
                 }
             }

@@ -134,7 +134,28 @@ fn the_buffer_is_used_again() {
     let pixels = decoded.image.into_pixels();
     assert_eq!(pixels.as_ptr(), place);
     let decoded = decode(&bytes("rgb.png"), &DecodeLimits::default(), pixels).expect("a picture");
-    assert_eq!(decoded.image.into_pixels().as_ptr(), place);
+    let pixels = decoded.image.into_pixels();
+    assert_eq!(pixels.as_ptr(), place);
+}
+
+#[test]
+fn large_pictures_are_read_whole() {
+    let picture = scene(900, 600);
+    let size = (picture.width(), picture.height());
+    let rgb = image::RgbImage::from_raw(size.0, size.1, picture.pixels().to_vec()).expect("as many as said");
+    let deep = image::DynamicImage::ImageRgb8(rgb.clone()).into_rgba16();
+    let rgb = image::DynamicImage::ImageRgb8(rgb);
+    for (name, picture, format) in [
+        ("PNG", rgb.clone(), image::ImageFormat::Png),
+        ("PNG of 16 bits and alpha", image::DynamicImage::ImageRgba16(deep), image::ImageFormat::Png),
+        ("WebP", rgb.clone(), image::ImageFormat::WebP),
+        ("BMP", rgb, image::ImageFormat::Bmp),
+    ] {
+        let mut data = std::io::Cursor::new(Vec::new());
+        picture.write_to(&mut data, format).expect(name);
+        let decoded = decode(data.get_ref(), &DecodeLimits::default(), Vec::new()).expect(name);
+        assert_eq!(decoded.image, scene(size.0, size.1), "{name}");
+    }
 }
 
 /// The scene that `make.py` draws.
