@@ -60,7 +60,7 @@ impl Style {
     fn new(image: &Image) -> Self {
         let side = image.width().min(image.height()) as f32;
         let line = (side / 240.0).round().max(1.0) as i32;
-        Self { line, padding: line.max(2), text: (side * 0.028).max(12.0) }
+        Self { line, padding: line.max(2), text: (side * 0.032).max(14.0) }
     }
 }
 

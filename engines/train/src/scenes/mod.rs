@@ -26,6 +26,7 @@ pub use parts::CLASSES;
 use crate::sample::{LabelledBox, Sample};
 use canvas::{Canvas, Paint, Tile};
 use light::{Light, Material};
+use shape::Shape;
 
 /// The share of a part's pixels that must be visible for the part to be labelled.
 pub const MIN_VISIBLE: f32 = 0.35;
@@ -89,8 +90,6 @@ struct Item<'a> {
     accent: Material,
 }
 
-use shape::Shape;
-
 impl Item<'_> {
     /// Draws the item where it covers no more than the share `crowding` of any other; leaves it out if no such place
     /// is found.
@@ -127,3 +126,6 @@ fn materials(class_id: u32, rng: &mut impl Rng) -> (Material, Material) {
     };
     (metal, if has_accent && rng.random_bool(0.7) { Material::random_paint(rng) } else { metal })
 }
+
+#[cfg(test)]
+mod tests;
