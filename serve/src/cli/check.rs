@@ -29,7 +29,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let Loaded { config, text, file } = Config::load(&args.settings.sources())?;
     if args.print_config {
-        print!("{text}");
+        report::say(text.trim_end())?;
         return Ok(ExitCode::SUCCESS);
     }
     let metrics = Metrics::new().context("metrics")?;
@@ -41,14 +41,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let problems = repository.failures();
     repository.drain();
     if args.json {
-        println!("{}", json!({ "ok": problems.is_empty(), "models": status["models"], "problems": problems }));
+        report::say(json!({ "ok": problems.is_empty(), "models": status["models"], "problems": problems }))?;
     } else {
         let file = file.map_or("no configuration file".to_owned(), |file| file.display().to_string());
-        println!("settings: valid ({file})");
-        println!("gRPC on {}, HTTP on {}", config.server.grpc_address, config.server.http_address);
-        println!("models of {}:\n\n{}\n", settings.path.display(), table(&status));
-        problems.iter().for_each(|problem| println!("problem: {problem}"));
-        println!("{}", summary(problems.len()));
+        let (grpc, http) = (config.server.grpc_address, config.server.http_address);
+        report::say(format_args!("settings: valid ({file})\ngRPC on {grpc}, HTTP on {http}"))?;
+        report::say(format_args!("models of {}:\n\n{}\n", settings.path.display(), table(&status)))?;
+        problems.iter().try_for_each(|problem| report::say(format_args!("problem: {problem}")))?;
+        report::say(summary(problems.len()))?;
     }
     Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -45,9 +45,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
     let demo = super::runtime()?.block_on(demonstrate(config, &pictures, &out))?;
     if args.json {
-        println!("{}", demo.json());
+        report::say(demo.json())?;
     } else {
-        demo.print(&out);
+        report::say(demo.text())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -122,7 +122,7 @@ async fn demonstrate(config: Config, pictures: &[Bundled], out: &Path) -> anyhow
         let sent = Instant::now();
         let response = client.detect(&question, Bytes::from_static(picture.encoded), &picture.name).await?;
         let elapsed = sent.elapsed();
-        let copy = out.join(Path::new(&picture.name).with_extension("png"));
+        let copy = out.join(format!("{}-{}", picture.model, picture.name)).with_extension("png");
         report::write_annotated(picture.encoded, &response, &described.labels, &copy)?;
         answers.push(Answer { name: picture.name.clone(), response, elapsed, copy });
         model = Some(described);
@@ -134,32 +134,39 @@ async fn demonstrate(config: Config, pictures: &[Bundled], out: &Path) -> anyhow
 }
 
 impl Demo {
-    fn print(&self, out: &Path) {
-        let title = |text: &str| println!("{}", console::style(text).bold().underlined());
+    fn text(&self) -> String {
+        let mut lines = Vec::new();
+        let title = |text: &str| console::style(text).bold().underlined().to_string();
         let wire::GetModelResponse { name, version, family, engine, precision, device, labels, .. } = &self.model;
-        title("A server");
-        println!("gRPC on {}, ready after {:.2} s", self.grpc, self.start.as_secs_f64());
-        println!("model {name} version {version}: {family}, {precision}, on {engine} ({device})");
-        println!("{} classes: {}\n", labels.len(), labels.join(", "));
-        title("Pictures in, boxes out");
+        lines.push(title("A server"));
+        lines.push(format!("gRPC on {}, ready after {:.2} s", self.grpc, self.start.as_secs_f64()));
+        lines.push(format!("model {name} version {version}: {family}, {precision}, on {engine} ({device})"));
+        lines.push(format!("{} classes: {}\n", labels.len(), labels.join(", ")));
+        lines.push(title("Pictures in, boxes out"));
         for answer in &self.answers {
-            println!("{}\n", report::text(&answer.name, &answer.response, answer.elapsed));
+            lines.push(format!("{}\n", report::text(&answer.name, &answer.response, answer.elapsed)));
         }
-        println!("latency, one picture after another: median {:.1} ms\n", self.median_ms());
-        title("What the server's /metrics say of it");
+        lines.push(format!("latency, one picture after another: median {:.1} ms\n", self.median_ms()));
+        lines.push(title("What the server's /metrics say of it"));
         let mut table = report::table(["metric", "before", "after"]);
-        for (name, before, after) in &self.moved {
+        let (shown, others): (Vec<_>, Vec<_>) = self.moved.iter().partition(|(name, ..)| is_plain(name));
+        for (name, before, after) in shown {
             table.add_row([name.clone(), number(*before), number(*after)]);
         }
         report::numbers_right(&mut table, 1);
-        println!("{table}\n");
-        title("The pictures with their boxes");
-        self.answers.iter().for_each(|answer| println!("{}", answer.copy.display()));
-        println!();
-        title("What to type next");
-        println!("detectd serve --repository deploy/models        # this model, from a checkout, until Ctrl-C");
-        println!("detectd detect {} --out boxes    # from another terminal: your own pictures", out.display());
-        println!("detectd serve --help                            # every setting");
+        lines.push(format!("{table}\n and {} more: sums, and scores and areas by class\n", others.len()));
+        lines.push(title("The pictures with their boxes"));
+        self.answers.iter().for_each(|answer| lines.push(answer.copy.display().to_string()));
+        lines.push(String::new());
+        lines.push(title("What to type next"));
+        let program = std::env::args().next().unwrap_or_else(|| "detectd".to_owned());
+        let next = [
+            ("serve --repository deploy/models", "serves this model, in a checkout, until Ctrl-C"),
+            ("detect FOLDER --out boxes", "asks that server about your own pictures"),
+            ("serve --help", "explains every setting"),
+        ];
+        next.iter().for_each(|(arguments, about)| lines.push(format!("{program} {arguments:34}# {about}")));
+        lines.join("\n")
     }
 
     fn json(&self) -> Value {
@@ -189,4 +196,9 @@ impl Demo {
 /// Counts as they are, seconds to the microsecond.
 fn number(value: f64) -> String {
     if value.fract() == 0.0 { format!("{value:.0}") } else { format!("{value:.6}") }
+}
+
+/// Neither a sum nor split by class: those are for dashboards.
+fn is_plain(name: &str) -> bool {
+    !name.contains("class=") && !name.contains("_sum{")
 }

@@ -1,6 +1,6 @@
 //! `detectd detect`: the command-line client.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -67,7 +67,7 @@ async fn send(args: Args, question: Question, pictures: Vec<Picture>) -> anyhow:
         let name = picture.path.display().to_string();
         objects += answer.as_ref().map_or(0, |answer| answer.response.detections.len());
         failed += usize::from(answer.is_err());
-        bar.suspend(|| show(&name, &answer, args.json));
+        bar.suspend(|| show(&name, &answer, args.json))?;
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -129,19 +129,23 @@ fn retry_after(error: &ClientError) -> Option<Duration> {
     (status.code() == Code::ResourceExhausted).then(|| Duration::from_millis(after).min(Duration::from_secs(5)))
 }
 
-fn show(name: &str, answer: &anyhow::Result<Answer>, json: bool) {
+fn show(name: &str, answer: &anyhow::Result<Answer>, json: bool) -> anyhow::Result<()> {
     match answer {
         Ok(Answer { response, elapsed, copy }) if json => {
-            println!("{}", report::json(name, response, *elapsed, copy.as_deref()));
+            report::say(report::json(name, response, *elapsed, copy.as_deref()))
         }
         Ok(Answer { response, elapsed, copy }) => {
-            println!("{}", report::text(name, response, *elapsed));
-            let copy = copy.as_deref().map(Path::display);
-            copy.iter().for_each(|copy| println!("annotated: {copy}"));
-            println!();
+            report::say(report::text(name, response, *elapsed))?;
+            match copy {
+                Some(copy) => report::say(format_args!("annotated: {}\n", copy.display())),
+                None => report::say(""),
+            }
         }
-        Err(error) if json => println!("{}", report::failure_json(name, error)),
-        Err(error) => eprintln!("{} {name}: {error:#}", console::style("failed:").for_stderr().red()),
+        Err(error) if json => report::say(report::failure_json(name, error)),
+        Err(error) => {
+            eprintln!("{} {name}: {error:#}", console::style("failed:").for_stderr().red());
+            Ok(())
+        }
     }
 }
 

@@ -52,6 +52,10 @@ pub fn main() -> ExitCode {
         Command::Version => version::run(),
     };
     result.unwrap_or_else(|error| {
+        let cause = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        if cause == Some(std::io::ErrorKind::BrokenPipe) {
+            return ExitCode::SUCCESS;
+        }
         let word = console::style("error:").for_stderr().red().bold();
         eprintln!("{word} {error:#}");
         ExitCode::FAILURE

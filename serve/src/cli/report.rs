@@ -11,6 +11,13 @@ use serde_json::{Value, json};
 
 use crate::client::ClientError;
 
+/// Writes a line to stdout. Whoever reads it may stop early, as `head` does: that is an error here, which ends the
+/// program without a word (see [`super::main`]).
+pub(super) fn say(text: impl std::fmt::Display) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    Ok(writeln!(std::io::stdout().lock(), "{text}")?)
+}
+
 /// A table without lines; numbers are right-aligned by [`numbers_right`].
 pub(super) fn table<const N: usize>(titles: [&str; N]) -> Table {
     let mut table = Table::new();

@@ -165,3 +165,16 @@ fn serve_ends_on_sigterm() {
     assert!(lines.any(|line| line["message"] == "stopped"));
     assert_eq!(server.wait().expect("ended").code(), Some(0));
 }
+
+/// `detectd … | head` ends without a word.
+#[test]
+fn a_reader_that_stops_early_is_no_error() {
+    use std::process::Stdio;
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::create_dir(folder.path().join("models")).expect("created");
+    let mut command = command(&["check", "--print-config"], folder.path());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("ended");
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output.stderr));
+}

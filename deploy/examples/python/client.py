@@ -1,4 +1,4 @@
-"""Sends a picture to a detectd server and prints the boxes: detect.py PICTURE [HOST:PORT]"""
+"""Sends a picture to a detectd server and prints the boxes: client.py PICTURE [HOST:PORT]"""
 
 import sys
 
