@@ -377,10 +377,10 @@ mod tests {
     fn what_makes_no_sense_is_refused_by_name() {
         let good = Preprocess::yolov5(640, 640);
         assert_eq!(good.validate(), Ok(()));
-        let bad = Preprocess { std: [1.0, 0.0, 1.0], ..good.clone() };
+        let bad = Preprocess { std: [1.0, 0.0, 1.0], ..good };
         let message = bad.validate().expect_err("a zero deviation").to_string();
         assert_eq!(message, "preprocess.std must be above 0 and finite, not [1.0, 0.0, 1.0]");
-        assert!(Preprocess { width: 0, ..good.clone() }.validate().is_err());
+        assert!(Preprocess { width: 0, ..good }.validate().is_err());
         let error = good.run(&Image::filled(2, 2, [0; 3]), &mut [0.0; 7], &mut Resizer::default()).expect_err("short");
         assert_eq!(error.to_string(), "the input of 640x640 needs 1228800 values, the buffer has 7");
     }

@@ -183,7 +183,7 @@ mod tests {
         let dims = [Some(1), Some(25_200), Some(86)];
         let outputs = [OutputShape { name: "output0", dims: &dims }];
         let message = Head::Yolov5.check(&outputs, 80, (640, 640)).expect_err("81 classes").to_string();
-        assert_eq!(message, "output \"output0\" must be [1, rows, 85] for the yolov5 head, not [1, 25200, 86]");
+        assert_eq!(message, "output \"output0\" must be [1, 25200, 85] for the yolov5 head, not [1, 25200, 86]");
         let message = Head::BoxesScores.check(&outputs, 80, (640, 640)).expect_err("one output").to_string();
         assert_eq!(message, "the boxes_scores head needs 2 outputs, the model has output0 [1, 25200, 86]");
     }
