@@ -36,7 +36,7 @@ pub fn annotate(image: &mut Image, detections: &[Detection], labels: &[String]) 
 fn colour_of(class_id: u32) -> [u8; 3] {
     // The golden angle spreads any number of hues evenly; every second round of eight is darker.
     let hue = (f64::from(class_id) * 137.508 + 8.0) % 360.0 / 60.0;
-    let (saturation, value) = if class_id / 8 % 2 == 0 { (0.86, 1.0) } else { (0.75, 0.62) };
+    let (saturation, value) = if (class_id / 8).is_multiple_of(2) { (0.86, 1.0) } else { (0.75, 0.62) };
     let channel = |shift: f64| {
         let k = (shift + hue) % 6.0;
         let share = 1.0 - saturation * k.min(4.0 - k).clamp(0.0, 1.0);

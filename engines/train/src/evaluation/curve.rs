@@ -66,11 +66,11 @@ impl Curve {
 }
 
 /// The threshold, of 1000 evenly spaced ones, with the best sum of the curves' F1; the lowest of equals.
-pub fn best_threshold<'a>(curves: impl Iterator<Item = &'a Curve> + Clone) -> f32 {
+pub fn best_threshold(curves: &[(u32, Curve)]) -> f32 {
     let mut best = (0.0, 0.0);
     for step in 0..1000 {
         let threshold = step as f32 / 1000.0;
-        let sum: f64 = curves.clone().map(|curve| curve.f1(threshold)).sum();
+        let sum: f64 = curves.iter().map(|(_, curve)| curve.f1(threshold)).sum();
         if sum > best.1 {
             best = (threshold, sum);
         }

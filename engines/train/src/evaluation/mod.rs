@@ -108,7 +108,7 @@ impl Evaluator {
             .filter(|(_, class)| class.objects > 0)
             .map(|(class_id, class)| (class_id, Curve::new(class.objects, std::mem::take(&mut class.outcomes))))
             .collect();
-        let threshold = curve::best_threshold(curves.iter().map(|(_, curve)| curve));
+        let threshold = curve::best_threshold(&curves);
         let per_class: Vec<ClassMetrics> = curves
             .iter()
             .map(|(class_id, curve)| {
