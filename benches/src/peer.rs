@@ -56,10 +56,7 @@ impl DetectService for Bare {
         Err(Status::unimplemented("this peer answers Detect only"))
     }
 
-    async fn get_model(
-        &self,
-        _: Request<wire::GetModelRequest>,
-    ) -> Result<Response<wire::GetModelResponse>, Status> {
+    async fn get_model(&self, _: Request<wire::GetModelRequest>) -> Result<Response<wire::GetModelResponse>, Status> {
         Err(Status::unimplemented("this peer answers Detect only"))
     }
 }

@@ -107,13 +107,7 @@ async fn compare(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-async fn measure(
-    server: &Server,
-    body: &Bytes,
-    concurrency: usize,
-    seconds: f64,
-    figures: &mut Figures,
-) -> Result<()> {
+async fn measure(server: &Server, body: &Bytes, concurrency: usize, seconds: f64, figures: &mut Figures) -> Result<()> {
     let load = Load {
         url: server.url.clone(),
         method: "/detect.v1.DetectService/Detect",

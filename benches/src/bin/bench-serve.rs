@@ -12,7 +12,7 @@ use detectd::repository::layout::read_model;
 use detectd_benches::load::{Load, Mode, Report};
 use detectd_benches::server::{Server, run_daemon};
 use detectd_benches::table::{self, median};
-use detectd_engine::{DetectScratch, DetectorOptions, Detector, LoadOptions, Model, Picture};
+use detectd_engine::{DetectScratch, Detector, DetectorOptions, LoadOptions, Model, Picture};
 use detectd_proto::detect::v1 as wire;
 use detectd_vision::{DecodeLimits, Resizer, decode};
 use prost::Message as _;
@@ -171,8 +171,9 @@ impl Bench {
         let run = |instance: usize| -> Result<f64> {
             let mut engine = self.model.open()?;
             let mut scratch = DetectScratch::default();
-            let batch: Vec<_> =
-                (0..self.max_batch).map(|index| self.prepared[(instance + index) % self.prepared.len()].clone()).collect();
+            let batch: Vec<_> = (0..self.max_batch)
+                .map(|index| self.prepared[(instance + index) % self.prepared.len()].clone())
+                .collect();
             let options = vec![detectd_vision::DetectOptions::default(); batch.len()];
             engine.detect(&batch, &options, &mut scratch)?;
             let start = Instant::now();

@@ -69,9 +69,8 @@ async fn main() -> Result<()> {
         Some(path) => Some(network(path)?),
         None => None,
     };
-    let row = |name: &str, map50: f64, map50_95: f64| {
-        vec![name.to_owned(), format!("{map50:.4}"), format!("{map50_95:.4}")]
-    };
+    let row =
+        |name: &str, map50: f64, map50_95: f64| vec![name.to_owned(), format!("{map50:.4}"), format!("{map50_95:.4}")];
     let mut rows = vec![row("engine", engine.map50, engine.map50_95), row("daemon", daemon.map50, daemon.map50_95)];
     if let Some((map50, map50_95)) = network {
         rows.insert(0, row("network", map50, map50_95));

@@ -75,7 +75,10 @@ async fn a_higher_priority_goes_first() {
     for (index, priority) in sent.into_iter().enumerate() {
         let mut client = daemon.client().await;
         calls.push(tokio::spawn(async move {
-            client.detect(wire::DetectRequest { priority: priority.into(), ..request(good(index as u8)) }).await.unwrap();
+            client
+                .detect(wire::DetectRequest { priority: priority.into(), ..request(good(index as u8)) })
+                .await
+                .unwrap();
         }));
         // The first one occupies the instance; each of the others is queued before the next one is sent.
         eventually("queued", || async {
