@@ -116,6 +116,15 @@ fn the_limit_is_checked_against_the_header() {
 }
 
 #[test]
+fn a_chunk_longer_than_the_file_is_not_believed() {
+    let mut webp = bytes("orientation_3.webp");
+    let exif = webp.windows(4).position(|name| name == b"EXIF").expect("a chunk");
+    webp[exif + 4..exif + 8].copy_from_slice(&3_000_000_000_u32.to_le_bytes());
+    let message = probe(&webp).expect_err("too long").to_string();
+    assert!(message.starts_with("corrupt webp: chunk \"EXIF\" says 3000000000 bytes, "), "{message}");
+}
+
+#[test]
 fn other_bytes_are_named() {
     let text = |data: &[u8]| decode(data, &DecodeLimits::default(), Vec::new()).expect_err("no picture").to_string();
     assert_eq!(
