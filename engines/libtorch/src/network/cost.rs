@@ -125,7 +125,7 @@ impl Operations for Cost {
     }
 
     fn slices(&mut self, name: &str, x: &Shape) -> Result<Shape, NetworkError> {
-        if x.height % 2 != 0 || x.width % 2 != 0 {
+        if !(x.height.is_multiple_of(2) && x.width.is_multiple_of(2)) {
             return Err(NetworkError::Model(format!("{name} needs even sides, not {}x{}", x.width, x.height)));
         }
         Ok(Shape { channels: 4 * x.channels, height: x.height / 2, width: x.width / 2 })

@@ -137,7 +137,7 @@ impl ModelYaml {
             }
             Anchors::Pixels(levels) => {
                 let length = levels.first().map_or(0, Vec::len);
-                if length == 0 || length % 2 != 0 || levels.iter().any(|level| level.len() != length) {
+                if length == 0 || !length.is_multiple_of(2) || levels.iter().any(|level| level.len() != length) {
                     let lengths: Vec<usize> = levels.iter().map(Vec::len).collect();
                     return Err(NetworkError::Model(format!(
                         "anchors must be as many width, height pairs on each level; the lists have {lengths:?} numbers"

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use detectd_libtorch::network::Cost;
 use detectd_train::report::{Picture, Report};
 use detectd_train::scenes::CLASSES;
-use detectd_train::training::{AugmentedScenes, Predictor, Settings, Start, TrainedModel, draw, measure, train};
+use detectd_train::training::{AugmentedScenes, Predictor, Settings, Start, TrainedModel, measure, train};
 use detectd_vision::{DetectOptions, Image};
 
 use crate::cli;

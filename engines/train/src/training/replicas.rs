@@ -3,7 +3,7 @@
 //! libtorch's own threads meet after every operation, and wait for the slowest each time. These meet once a batch, which
 //! on a busy machine is several times faster.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use anyhow::{Context, Result, bail, ensure};
 use detectd_libtorch::network::{Network, Pass, Weights, is_trainable};
@@ -18,7 +18,7 @@ pub struct Replicas {
 }
 
 struct Worker {
-    shards: Sender<Batch>,
+    shards: SyncSender<Batch>,
     losses: Receiver<Result<[f64; 3]>>,
     /// Shares its storage with the worker's network; touched only while the worker waits.
     weights: Weights,
@@ -34,7 +34,7 @@ impl Replicas {
     }
 
     /// Forward and backward: adds the batch's gradients to those of `network`. Returns the loss's parts.
-    pub fn gradients(&self, network: &Network, loss: &Loss, settings: &Settings, batch: Batch) -> Result<[f64; 3]> {
+    pub fn gradients(&self, network: &Network, loss: &Loss, settings: &Settings, batch: &Batch) -> Result<[f64; 3]> {
         let shards = split(batch, self.workers.len() + 1);
         let shares: Vec<f64> = shards.iter().map(|shard| shard.len as f64).collect();
         let pictures: f64 = shares.iter().sum();
@@ -97,8 +97,8 @@ impl Worker {
         let network = Network::with_weights(network.plan().clone(), copy)?;
         let side = settings.input as usize;
         let loss = Loss::new(network.plan().detect.clone(), &settings.loss, side, side)?;
-        let (shards, incoming) = channel::<Batch>();
-        let (outgoing, losses) = channel();
+        let (shards, incoming) = sync_channel::<Batch>(1);
+        let (outgoing, losses) = sync_channel(1);
         let work = move || {
             tch::set_num_threads(1);
             while let Ok(shard) = incoming.recv() {
@@ -142,7 +142,7 @@ fn backward(network: &Network, loss: &Loss, settings: &Settings, shard: &Batch) 
 }
 
 /// Cuts a batch into at most `parts` batches of nearly equal size.
-fn split(batch: Batch, parts: usize) -> Vec<Batch> {
+fn split(batch: &Batch, parts: usize) -> Vec<Batch> {
     let bytes = batch.pixels.len() / batch.len.max(1);
     let mut shards = Vec::with_capacity(parts);
     let mut first = 0;

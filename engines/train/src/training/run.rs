@@ -117,7 +117,7 @@ impl Run<'_> {
             for number in 0..batches {
                 let batch = made.recv().context("the batch thread has ended")??;
                 gathered += 1;
-                let parts = self.batch(batch, epoch, number, batches, &mut gathered)?;
+                let parts = self.batch(&batch, epoch, number, batches, &mut gathered)?;
                 for (sum, part) in sum.iter_mut().zip(parts) {
                     *sum += part / batches as f64;
                 }
@@ -156,7 +156,7 @@ impl Run<'_> {
     /// Forward, backward, and an update when enough batches are gathered. Returns the loss's parts.
     fn batch(
         &mut self,
-        batch: Batch,
+        batch: &Batch,
         epoch: usize,
         number: usize,
         batches: usize,
