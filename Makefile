@@ -63,8 +63,9 @@ test-libtorch: libtorch ## The networks and the training tool, on libtorch
 	$(TORCH) cargo test --release -p detectd-libtorch -p detectd-train --features detectd-train/libtorch
 
 .PHONY: train-demo
-train-demo: libtorch ## Trains the bundled detector again (about an hour and a half on 2 cores)
-	$(TRAIN) train --settings deploy/training/workbench.yaml --run runs/workbench
+train-demo: libtorch ## Trains the bundled detector again, into runs/ (about an hour on 2 cores)
+	$(TRAIN) train --settings deploy/training/workbench.yaml --run runs/workbench $(if $(wildcard runs/workbench/last.safetensors),--resume)
+	$(TRAIN) publish --weights runs/workbench/best.safetensors --models runs/models
 
 .PHONY: eval
 eval: libtorch ## mAP of the bundled detector: the network, the engine, the daemon

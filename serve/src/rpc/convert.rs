@@ -31,7 +31,7 @@ pub fn job(request: wire::DetectRequest, deadline: Option<Instant>) -> Result<De
     })
 }
 
-/// What a request for several images says of all of them; each image is taken by [`image`].
+/// What a request for several images says of all of them; each image is taken by [`fn@image`].
 ///
 /// # Errors
 /// INVALID_ARGUMENT that names the field.

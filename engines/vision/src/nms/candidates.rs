@@ -55,7 +55,7 @@ impl<T: Real> Candidates<T> {
 
     /// Adds a candidate, unless its score or box is not finite, the box is inverted, or the class is no small number
     /// (1,048,576 or more: tables are as long as the largest class). Never holds more than twice
-    /// [`MAX_CANDIDATES`].
+    /// 30 000 candidates.
     pub fn push(&mut self, corners: [T; 4], score: T, class: u32, row: u32) {
         let [x1, y1, x2, y2] = corners;
         let usable = score.is_finite() && corners.iter().all(|value| value.is_finite());

@@ -146,13 +146,12 @@ impl<T: Real> Level<T> {
 
     fn insert<K: Kernel<T>>(&mut self, corners: [T; 4], origin: [T; 2], area: T, compensation: T) {
         let [left, top, ..] = upright(corners);
-        let cell = if self.cells.len() == 1 {
-            0
-        } else {
-            let column = Self::index(self.position(left, origin[0]), self.columns);
-            let row = Self::index(self.position(top, origin[1]), self.rows);
-            row * self.columns + column
-        };
+        let column = Self::index(self.position(left, origin[0]), self.columns);
+        let row = Self::index(self.position(top, origin[1]), self.rows);
+        self.push::<K>(row * self.columns + column, corners, area, compensation);
+    }
+
+    fn push<K: Kernel<T>>(&mut self, cell: usize, corners: [T; 4], area: T, compensation: T) {
         let head = &mut self.cells[cell];
         let full = self.blocks.get(*head as usize).is_none_or(|block| block.filled == LANES);
         if full {
@@ -235,9 +234,7 @@ impl<T: Real> Field<T> {
         for level in &self.levels {
             level.compare::<K>(corners, self.origin, area, self.offset, &mut extremes);
         }
-        let largest = extremes.largest.into_iter().fold(T::zero(), maximum);
-        let least = extremes.least.into_iter().fold(K::none(), minimum);
-        (largest, least)
+        (fold(extremes.largest, maximum), fold(extremes.least, minimum))
     }
 
     /// Adds a box of the next rank with its largest overlap. `bounds` enclose every box there is.
@@ -250,10 +247,14 @@ impl<T: Real> Field<T> {
     }
 
     fn place<K: Kernel<T>>(&mut self, corners: [T; 4], compensation: T) {
+        let area = area(corners, self.offset);
+        if let [list] = self.levels.as_mut_slice() {
+            return list.push::<K>(0, corners, area, compensation);
+        }
         let [left, top, right, bottom] = upright(corners);
         let side = maximum(right - left, bottom - top);
         let level = self.sides.iter().position(|limit| side <= *limit).unwrap_or(self.sides.len() - 1);
-        self.levels[level].insert::<K>(corners, self.origin, area(corners, self.offset), compensation);
+        self.levels[level].insert::<K>(corners, self.origin, area, compensation);
     }
 
     /// From a plain list to grids, one for each doubling of the boxes' size.
@@ -281,6 +282,18 @@ impl<T: Real> Field<T> {
             }
         }
     }
+}
+
+/// Combines all lanes, in halves: fewer steps wait for each other.
+fn fold<T: Copy>(mut lanes: [T; LANES], combine: impl Fn(T, T) -> T) -> T {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] = combine(lanes[lane], lanes[lane + half]);
+        }
+        half /= 2;
+    }
+    lanes[0]
 }
 
 /// The same extent with the corners in order: an inverted box can still meet others.
