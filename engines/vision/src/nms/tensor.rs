@@ -4,10 +4,10 @@ use super::matrix::{Entry, MatrixScratch, Run};
 use super::overlap::maximum;
 use crate::{MatrixKernel, Real};
 
-/// Scores looked at together, which are passed over if none is above the threshold.
-const TOGETHER: usize = 128;
-/// Scores compared at once.
-const LANES: usize = 16;
+/// Scores that are passed over if none is above the threshold.
+const MANY: usize = 128;
+/// The same within [`MANY`] of which one is.
+const FEW: usize = 16;
 
 /// Boxes and scores of a batch.
 #[derive(Clone, Copy, Debug)]
@@ -89,14 +89,19 @@ pub fn matrix_nms_batch<T: Real>(
         for class in (0..classes).filter(|class| *class as i64 != arguments.background_label) {
             let scores = &scores[(image * classes + class) * boxes..][..boxes];
             // Most scores of most classes are below the threshold: these are passed over many at once.
-            for (start, scores) in (0..).step_by(TOGETHER).zip(scores.chunks(TOGETHER)) {
+            for (first, scores) in (0..).step_by(MANY).zip(scores.chunks(MANY)) {
                 if !any_above(scores, threshold) {
                     continue;
                 }
-                for (index, score) in (start..).zip(scores) {
-                    if *score > threshold && score.is_finite() && usable(index) {
-                        let (class, corners) = (class as u32, index as u32);
-                        scratch.entries.push(Entry { score: *score, class, corners });
+                for (first, scores) in (first..).step_by(FEW).zip(scores.chunks(FEW)) {
+                    if scores.iter().map(|score| u32::from(*score > threshold)).sum::<u32>() == 0 {
+                        continue;
+                    }
+                    for (index, score) in (first..).zip(scores) {
+                        if *score > threshold && score.is_finite() && usable(index) {
+                            let (class, corners) = (class as u32, index as u32);
+                            scratch.entries.push(Entry { score: *score, class, corners });
+                        }
                     }
                 }
             }
@@ -112,8 +117,8 @@ pub fn matrix_nms_batch<T: Real>(
 
 /// Some score is above the threshold.
 fn any_above<T: Real>(scores: &[T], threshold: T) -> bool {
-    let mut highest = [threshold; LANES];
-    let (lanes, rest) = scores.as_chunks::<LANES>();
+    let mut highest = [threshold; FEW];
+    let (lanes, rest) = scores.as_chunks::<FEW>();
     for scores in lanes {
         for (highest, score) in highest.iter_mut().zip(scores) {
             *highest = maximum(*highest, *score);
