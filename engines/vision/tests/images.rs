@@ -125,6 +125,23 @@ fn a_chunk_longer_than_the_file_is_not_believed() {
 }
 
 #[test]
+fn a_frame_larger_than_its_canvas_is_not_believed() {
+    // Lossy and lossless pixels below a canvas of 37x23, also in an animation.
+    for (name, chunk, at) in
+        [("alpha_lossy.webp", b"VP8 ", 14), ("orientation_3.webp", b"VP8L", 9), ("animated.webp", b"VP8L", 9)]
+    {
+        let mut webp = bytes(name);
+        let chunk = webp.windows(4).position(|name| name == chunk).expect("a chunk");
+        webp[chunk + at..chunk + at + 4].copy_from_slice(&0x0fff_3fff_u32.to_le_bytes());
+        let message = decode(&webp, &DecodeLimits::default(), Vec::new()).expect_err("too large").to_string();
+        assert!(
+            message.starts_with("corrupt webp: a frame of 16") && message.ends_with(" in a canvas of 37x23"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn other_bytes_are_named() {
     let text = |data: &[u8]| decode(data, &DecodeLimits::default(), Vec::new()).expect_err("no picture").to_string();
     assert_eq!(

@@ -3,6 +3,7 @@
 mod jpeg;
 mod raw;
 mod still;
+mod webp;
 
 pub use raw::{RawLayout, from_raw};
 

@@ -9,7 +9,7 @@ use image::error::{ImageError, ImageResult};
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, Limits};
 
-use super::{DecodeError, DecodeLimits, Format, Header, corrupt};
+use super::{DecodeError, DecodeLimits, Format, Header, corrupt, webp};
 
 pub(super) fn probe(format: Format, bytes: &[u8]) -> Result<Header, DecodeError> {
     open(format, bytes).map(|(header, _)| header)
@@ -39,13 +39,13 @@ pub(super) fn decode(
 
 /// Reads the header only.
 fn open(format: Format, bytes: &[u8]) -> Result<(Header, Box<dyn ImageDecoder + '_>), DecodeError> {
-    if format == Format::WebP {
-        check_chunks(bytes)?;
-    }
     let mut decoder = decoder(format, Cursor::new(bytes)).map_err(|cause| error(format, &cause))?;
     let (width, height) = decoder.dimensions();
     if width == 0 || height == 0 {
         return Err(corrupt(format, format_args!("the size is {width}x{height}")));
+    }
+    if format == Format::WebP {
+        webp::check(bytes, (width, height))?;
     }
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     Ok((Header { width, height, orientation }, decoder))
@@ -58,24 +58,6 @@ fn decoder(format: Format, bytes: Cursor<&[u8]>) -> ImageResult<Box<dyn ImageDec
         Format::WebP => Box::new(WebPDecoder::new(bytes)?),
         _ => Box::new(BmpDecoder::new(bytes)?),
     })
-}
-
-/// Every chunk of a WebP file lies within the file. The decoder allocates what a chunk's header says before it reads.
-fn check_chunks(bytes: &[u8]) -> Result<(), DecodeError> {
-    let number = |at: usize| bytes.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes).map(|size| size as usize);
-    let end = number(4).map_or(0, |size| size.saturating_add(8)).min(bytes.len());
-    let mut at = 12;
-    while at + 8 <= end {
-        let size = number(at + 4).unwrap_or(0);
-        let left = bytes.len() - at - 8;
-        if size > left {
-            let name = String::from_utf8_lossy(&bytes[at..at + 4]).into_owned();
-            return Err(corrupt(Format::WebP, format_args!("chunk {name:?} says {size} bytes, {left} are left")));
-        }
-        // Chunks of odd length are padded.
-        at += 8 + size + size % 2;
-    }
-    Ok(())
 }
 
 fn memory(most: u64) -> Limits {

@@ -8,9 +8,6 @@ use crate::{BoundingBox, Coordinates, Detection, Letterbox, Real};
 /// Most candidates of one picture; beyond, the best are kept.
 pub(crate) const MAX_CANDIDATES: usize = 30_000;
 
-/// Classes are less than this.
-const MOST_CLASSES: u32 = 1 << 20;
-
 /// Scored boxes of one picture, a vector per field.
 #[derive(Clone, Debug, Default)]
 pub struct Candidates<T = f32> {
@@ -53,13 +50,12 @@ impl<T: Real> Candidates<T> {
         self.rows.clear();
     }
 
-    /// Adds a candidate, unless its score or box is not finite, the box is inverted, or the class is no small number
-    /// (1,048,576 or more: tables are as long as the largest class). Never holds more than twice
-    /// 30 000 candidates.
+    /// Adds a candidate, unless its score or box is not finite or the box is inverted. Never holds more than twice
+    /// [`MAX_CANDIDATES`].
     pub fn push(&mut self, corners: [T; 4], score: T, class: u32, row: u32) {
         let [x1, y1, x2, y2] = corners;
         let usable = score.is_finite() && corners.iter().all(|value| value.is_finite());
-        if !usable || x1 > x2 || y1 > y2 || class >= MOST_CLASSES {
+        if !usable || x1 > x2 || y1 > y2 {
             return;
         }
         self.corners.push(corners);

@@ -209,8 +209,14 @@ pub(super) struct Field<T> {
     boxes: usize,
 }
 
+impl<T: Real> Default for Field<T> {
+    fn default() -> Self {
+        Self::new(T::zero())
+    }
+}
+
 impl<T: Real> Field<T> {
-    pub(super) fn new(offset: T) -> Self {
+    fn new(offset: T) -> Self {
         let (origin, sides) = ([T::zero(); 2], vec![T::infinity()]);
         Self { offset, origin, sides, levels: vec![Level::new(1, 1, T::zero())], boxes: 0 }
     }

@@ -10,8 +10,8 @@
 //!
 //! Three facts keep it short, none of which changes a result. `m_j` needs only better boxes, so one pass in order of rank
 //! has it when it is needed, and no matrix is stored. A box that does not overlap has `f >= 1`, so only near ones are
-//! visited. And `s'_i <= s_i`: once the scores that come are below the post threshold, or below the worst of the wanted
-//! number kept so far, nothing that follows can be kept.
+//! visited. And `s'_i <= s_i`: a score that is below the post threshold, or below the worst of the wanted number kept so
+//! far, cannot be kept, nor can what follows it in its class.
 
 use std::collections::BinaryHeap;
 
@@ -19,17 +19,14 @@ use super::Kept;
 use super::field::{Field, Gaussian, Kernel, Linear, bounds};
 use crate::{Candidates, MatrixKernel, MatrixNms, Real};
 
-/// Candidates ranked at first; what follows is ranked only if it can still matter.
+/// Candidates of a class ranked at first; what follows is ranked only if it can still matter.
 const FIRST: usize = 256;
 
-/// No class has come yet.
-const NONE: u32 = u32::MAX;
-
-/// A scored box that takes part. Entries come in an order in which, within a class, equal scores are to be ranked.
+/// A scored box that takes part. Entries come class by class, and in the order in which equal scores are to be ranked.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry<T> {
     pub score: T,
-    /// Classes are small numbers: memory grows with the largest.
+    /// Only boxes of the same class suppress each other.
     pub class: u32,
     /// Index of its corners.
     pub corners: u32,
@@ -53,57 +50,12 @@ pub(super) struct Run<T> {
 pub struct MatrixScratch<T: Real = f32> {
     pub(super) entries: Vec<Entry<T>>,
     ranks: Vec<T::Rank>,
-    groups: Groups<T>,
-}
-
-/// The classes of one picture.
-#[derive(Debug, Default)]
-struct Groups<T> {
-    /// Place of each class in `groups`.
-    places: Vec<u32>,
-    /// Those in use come first.
-    groups: Vec<Group<T>>,
-    used: usize,
-}
-
-/// One class on its way.
-#[derive(Debug)]
-struct Group<T> {
-    class: u32,
-    seen: usize,
     field: Field<T>,
 }
 
-impl<T: Real> Groups<T> {
-    /// Forgets all classes, keeps the memory.
-    fn clear(&mut self) {
-        for group in &self.groups[..self.used] {
-            self.places[group.class as usize] = NONE;
-        }
-        self.used = 0;
-    }
-
-    fn of(&mut self, class: u32, offset: T) -> &mut Group<T> {
-        let at = class as usize;
-        if at >= self.places.len() {
-            self.places.resize(at + 1, NONE);
-        }
-        if self.places[at] == NONE {
-            self.places[at] = self.used as u32;
-            if let Some(group) = self.groups.get_mut(self.used) {
-                (group.class, group.seen) = (class, 0);
-                group.field.reset(offset);
-            } else {
-                self.groups.push(Group { class, seen: 0, field: Field::new(offset) });
-            }
-            self.used += 1;
-        }
-        &mut self.groups[self.places[at] as usize]
-    }
-}
-
 /// Decays the score of every candidate by its overlap with better ones of its class; at most `most` that stay above
-/// `post_threshold`, best first; of equal scores the lower row comes first. `agnostic`: all classes count as one.
+/// `post_threshold`, best first; of equal scores the lower class, then
+/// the lower row comes first. `agnostic`: all classes count as one.
 #[must_use]
 pub fn matrix_nms<T: Real>(
     candidates: &Candidates<T>,
@@ -112,13 +64,13 @@ pub fn matrix_nms<T: Real>(
     most: usize,
     scratch: &mut MatrixScratch<T>,
 ) -> Vec<Kept<T>> {
-    let key = |index: u32| (candidates.rows[index as usize], candidates.classes[index as usize]);
+    let class = |index: u32| if agnostic { 0 } else { candidates.classes[index as usize] };
     let mut order: Vec<u32> = (0..candidates.len() as u32).collect();
-    order.sort_by_key(|index| key(*index));
+    order.sort_by_key(|index| (class(*index), candidates.rows[*index as usize], candidates.classes[*index as usize]));
     scratch.entries.clear();
     scratch.entries.extend(order.into_iter().map(|index| Entry {
         score: candidates.scores[index as usize],
-        class: if agnostic { 0 } else { candidates.classes[index as usize] },
+        class: class(index),
         corners: index,
     }));
     let run = Run {
@@ -151,39 +103,35 @@ impl<T: Real> Run<T> {
         scratch: &mut MatrixScratch<T>,
         factor: impl Fn(T) -> T,
     ) -> Vec<Entry<T>> {
-        let MatrixScratch { entries, ranks, groups } = scratch;
-        groups.clear();
-        ranks.clear();
-        ranks.extend(entries.iter().enumerate().map(|(index, entry)| entry.score.rank(index as u32)));
+        let MatrixScratch { entries, ranks, field } = scratch;
         let offset = if self.normalized { T::zero() } else { T::one() };
         let mut kept = Best::new(self.most);
         let mut around = None;
-        let mut rest = ranks.as_mut_slice();
-        let mut ranked = FIRST;
-        'all: while !rest.is_empty() {
-            let (now, later) = best_of(rest, ranked);
-            for rank in now {
-                let index = T::ranked(*rank);
+        let mut start = 0;
+        while let Some(first) = entries.get(start) {
+            let class = first.class;
+            let end = start + entries[start..].iter().take_while(|entry| entry.class == class).count();
+            ranks.clear();
+            let scores = entries[start..end].iter().map(|entry| entry.score);
+            let ranked = (start as u32..).zip(scores).filter(|(_, score)| !self.is_over(*score, &kept));
+            ranks.extend(ranked.map(|(index, score)| score.rank(index)));
+            field.reset(offset);
+            for rank in Ranked::new(ranks).take(self.top_k) {
+                let index = T::ranked(rank);
                 let entry = entries[index];
                 if self.is_over(entry.score, &kept) {
-                    break 'all;
-                }
-                let group = groups.of(entry.class, offset);
-                group.seen += 1;
-                if group.seen > self.top_k {
-                    continue;
+                    break;
                 }
                 let corners_of = corners[entry.corners as usize];
-                let (largest, least) = group.field.compare::<K>(corners_of);
-                group.field.insert::<K>(corners_of, largest, || *around.get_or_insert_with(|| bounds(corners)));
+                let (largest, least) = field.compare::<K>(corners_of);
+                field.insert::<K>(corners_of, largest, || *around.get_or_insert_with(|| bounds(corners)));
                 let score = entry.score * factor(least);
                 if score > self.post_threshold {
                     entries[index].score = score;
                     kept.offer(index, entries);
                 }
             }
-            rest = later;
-            ranked *= 2;
+            start = end;
         }
         kept.finish().map(|index| entries[index]).collect()
     }
@@ -194,15 +142,41 @@ impl<T: Real> Run<T> {
     }
 }
 
-/// Splits off the best `count`, in order.
-fn best_of<R: Ord>(ranks: &mut [R], count: usize) -> (&[R], &mut [R]) {
-    let count = count.min(ranks.len());
-    if count < ranks.len() {
-        ranks.select_nth_unstable(count);
+/// Ranks in order, sorted only as far as they are taken.
+struct Ranked<'a, R> {
+    ranks: &'a mut [R],
+    next: usize,
+    sorted: usize,
+}
+
+impl<'a, R: Copy + Ord> Ranked<'a, R> {
+    fn new(ranks: &'a mut [R]) -> Self {
+        Self { ranks, next: 0, sorted: 0 }
     }
-    let (now, later) = ranks.split_at_mut(count);
-    now.sort_unstable();
-    (now, later)
+
+    /// Sorts as many more as have been taken.
+    fn extend(&mut self) {
+        let rest = &mut self.ranks[self.sorted..];
+        let count = self.sorted.max(FIRST).min(rest.len());
+        if count < rest.len() {
+            rest.select_nth_unstable(count);
+        }
+        rest[..count].sort_unstable();
+        self.sorted += count;
+    }
+}
+
+impl<R: Copy + Ord> Iterator for Ranked<'_, R> {
+    type Item = R;
+
+    fn next(&mut self) -> Option<R> {
+        if self.next == self.sorted && self.sorted < self.ranks.len() {
+            self.extend();
+        }
+        let rank = self.ranks[..self.sorted].get(self.next).copied();
+        self.next += 1;
+        rank
+    }
 }
 
 /// The best so far, as many as are wanted.
