@@ -51,7 +51,7 @@ impl<T: Real> Candidates<T> {
     }
 
     /// Adds a candidate, unless its score or box is not finite or the box is inverted. Never holds more than twice
-    /// [`MAX_CANDIDATES`].
+    /// 30,000.
     pub fn push(&mut self, corners: [T; 4], score: T, class: u32, row: u32) {
         let [x1, y1, x2, y2] = corners;
         let usable = score.is_finite() && corners.iter().all(|value| value.is_finite());
