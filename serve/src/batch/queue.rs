@@ -5,9 +5,10 @@
 //! [`Ticket`] first.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::{Condvar, Mutex};
 use prometheus::IntGauge;
 use tokio::sync::oneshot;
 
@@ -21,6 +22,7 @@ pub struct BatchQueue {
     /// Shows the places taken.
     depth: IntGauge,
     state: Mutex<State>,
+    /// A condition variable that makes no system call where nobody waits: most pushes meet busy instances.
     changed: Condvar,
 }
 
@@ -68,7 +70,7 @@ impl BatchQueue {
     /// # Errors
     /// None is free, or the queue is closed.
     pub fn reserve(self: &Arc<Self>) -> Result<Place, Refused> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.closed {
             return Err(Refused::Closed);
         }
@@ -95,7 +97,7 @@ impl BatchQueue {
     /// Pictures that wait for an execution.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.lock().count()
+        self.state.lock().count()
     }
 
     /// Nothing waits.
@@ -106,14 +108,14 @@ impl BatchQueue {
 
     /// Takes no more work. What waits is still run.
     pub fn close(&self) {
-        self.lock().closed = true;
+        self.state.lock().closed = true;
         self.changed.notify_all();
     }
 
     /// Takes no more work and answers what waits with `error`.
     pub fn fail(&self, error: &Error) {
         let failed: Vec<Queued> = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             state.closed = true;
             let failed: Vec<_> = state.waiting.iter_mut().flat_map(|waiting| waiting.drain(..)).collect();
             self.leave(&mut state, failed.len());
@@ -130,7 +132,7 @@ impl BatchQueue {
     /// waits for any more, and work that is too late, is left out; the latter is answered. `None` when the queue is
     /// closed and empty.
     pub fn next_batch(&self) -> Option<Vec<(Instant, Work)>> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         loop {
             let (dead, late) = state.remove_dead(Instant::now());
             self.leave(&mut state, dead);
@@ -139,14 +141,14 @@ impl BatchQueue {
                 for queued in late {
                     let _ = queued.work.reply.send(Err(Error::deadline("while the image waited in the queue")));
                 }
-                state = self.lock();
+                state = self.state.lock();
                 continue;
             }
             let Some(pending) = state.pending() else {
                 if state.closed {
                     return None;
                 }
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                self.changed.wait(&mut state);
                 continue;
             };
             let now = Instant::now();
@@ -156,7 +158,7 @@ impl BatchQueue {
                 Dispatch::WaitUntil(_) if state.closed => return Some(self.take(&mut state, pending.count)),
                 Dispatch::WaitUntil(moment) => {
                     let wait = moment.saturating_duration_since(now);
-                    state = self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+                    self.changed.wait_for(&mut state, wait);
                 }
             }
         }
@@ -172,11 +174,6 @@ impl BatchQueue {
     fn leave(&self, state: &mut State, places: usize) {
         state.places -= places;
         self.depth.sub(places as i64);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in a critical section can leave the state half changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -247,7 +244,7 @@ impl Place {
     ) -> Result<Ticket, Refused> {
         let (sender, answer) = oneshot::channel();
         let work = make(sender);
-        let mut state = self.queue.lock();
+        let mut state = self.queue.state.lock();
         if state.closed {
             // The guard must be gone before this place's own drop locks again.
             drop(state);
@@ -266,7 +263,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if !self.used {
-            let mut state = self.queue.lock();
+            let mut state = self.queue.state.lock();
             self.queue.leave(&mut state, 1);
         }
     }
@@ -289,7 +286,7 @@ impl Drop for Ticket {
         if self.answered {
             return;
         }
-        let mut state = self.queue.lock();
+        let mut state = self.queue.state.lock();
         let waiting = &mut state.waiting[slot(self.priority)];
         if let Ok(index) = waiting.binary_search_by_key(&self.id, |queued| queued.id) {
             let removed = waiting.remove(index);
