@@ -1,13 +1,10 @@
 //! Matrix NMS on whole tensors, with the arguments and answers of Paddle's `matrix_nms`.
 
 use super::matrix::{Entry, MatrixScratch, Run};
-use super::overlap::maximum;
 use crate::{MatrixKernel, Real};
 
-/// Scores that are passed over if none is above the threshold.
-const MANY: usize = 128;
-/// The same within [`MANY`] of which one is.
-const FEW: usize = 16;
+/// Scores compared with the threshold at once.
+const TOGETHER: usize = 16;
 
 /// Boxes and scores of a batch.
 #[derive(Clone, Copy, Debug)]
@@ -88,23 +85,20 @@ pub fn matrix_nms_batch<T: Real>(
         scratch.entries.clear();
         for class in (0..classes).filter(|class| *class as i64 != arguments.background_label) {
             let scores = &scores[(image * classes + class) * boxes..][..boxes];
-            // Most scores of most classes are below the threshold: these are passed over many at once.
-            for (first, scores) in (0..).step_by(MANY).zip(scores.chunks(MANY)) {
-                if !any_above(scores, threshold) {
-                    continue;
+            let mut take = |index: usize, score: T| {
+                if score > threshold && score.is_finite() && usable(index) {
+                    let (class, corners) = (class as u32, index as u32);
+                    scratch.entries.push(Entry { score, class, corners });
                 }
-                for (first, scores) in (first..).step_by(FEW).zip(scores.chunks(FEW)) {
-                    if scores.iter().map(|score| u32::from(*score > threshold)).sum::<u32>() == 0 {
-                        continue;
-                    }
-                    for (index, score) in (first..).zip(scores) {
-                        if *score > threshold && score.is_finite() && usable(index) {
-                            let (class, corners) = (class as u32, index as u32);
-                            scratch.entries.push(Entry { score: *score, class, corners });
-                        }
-                    }
+            };
+            // Most scores of most classes are below the threshold: these are passed over many at once.
+            let (many, rest) = scores.as_chunks::<TOGETHER>();
+            for (first, scores) in (0..).step_by(TOGETHER).zip(many) {
+                if scores.iter().map(|score| u32::from(*score > threshold)).sum::<u32>() > 0 {
+                    (first..).zip(scores).for_each(|(index, score)| take(index, *score));
                 }
             }
+            (boxes - rest.len()..).zip(rest).for_each(|(index, score)| take(index, *score));
         }
         let kept = run.decay(corners, scratch);
         output.counts.push(kept.len());
@@ -113,16 +107,4 @@ pub fn matrix_nms_batch<T: Real>(
         output.indices.extend(kept.iter().map(|entry| image * boxes + entry.corners as usize));
     }
     Some(output)
-}
-
-/// Some score is above the threshold.
-fn any_above<T: Real>(scores: &[T], threshold: T) -> bool {
-    let mut highest = [threshold; FEW];
-    let (lanes, rest) = scores.as_chunks::<FEW>();
-    for scores in lanes {
-        for (highest, score) in highest.iter_mut().zip(scores) {
-            *highest = maximum(*highest, *score);
-        }
-    }
-    highest.iter().chain(rest).any(|score| *score > threshold)
 }
