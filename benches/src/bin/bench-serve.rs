@@ -64,18 +64,18 @@ async fn compare(arguments: &Arguments) -> Result<()> {
     let (mut bare, mut served, mut ratio) = (Vec::new(), Vec::new(), Vec::new());
     let (mut decode_ms, mut engine_ms, mut latency_ms) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..arguments.rounds {
-        let decode = bench.decode_seconds()?;
+        let (decode, execution) = bench.single_seconds()?;
+        let alone = bench.load(&server, arguments, 1).await?;
         let engine_rate = bench.bare_rate(arguments.seconds)?;
         let cores = thread::available_parallelism().map_or(1, usize::from) as f64;
         // With every core busy with one or the other, the times of one picture add up.
         let bare_rate = 1.0 / (1.0 / engine_rate + decode / cores);
         let report = bench.load(&server, arguments, saturating).await?;
-        let alone = bench.load(&server, arguments, 1).await?;
         bare.push(bare_rate);
         served.push(report.rate());
         ratio.push(report.rate() / bare_rate);
         decode_ms.push(decode * 1000.0);
-        engine_ms.push(bench.single_seconds()? * 1000.0);
+        engine_ms.push(execution * 1000.0);
         latency_ms.push(alone.latency_ms(0.5));
     }
     let figure = |values: &[f64]| format!("{:.3}", median(values));
@@ -153,17 +153,27 @@ impl Bench {
         self.model.spec().detector.as_ref().context("the model is no detector")
     }
 
-    /// Seconds of one core to decode and resize one picture, the mean over all pictures.
-    fn decode_seconds(&self) -> Result<f64> {
-        let mut resizer = Resizer::default();
-        let rounds = (200 / self.encoded.len()).max(3);
-        let start = Instant::now();
-        for _ in 0..rounds {
+    /// Seconds of one core to decode and resize one picture, the mean, and of one execution with it, the median. One
+    /// follows the other as in a server, so that neither finds the caches as it left them.
+    fn single_seconds(&self) -> Result<(f64, f64)> {
+        let mut engine = self.model.open()?;
+        let (mut resizer, mut scratch) = (Resizer::default(), DetectScratch::default());
+        let options = [detectd_vision::DetectOptions::default()];
+        let (mut decode, mut execution) = (Vec::new(), Vec::new());
+        for round in 0..(100 / self.encoded.len()).max(3) {
             for bytes in &self.encoded {
-                std::hint::black_box(prepare(bytes, self.detector()?, &mut resizer)?);
+                let start = Instant::now();
+                let picture = prepare(bytes, self.detector()?, &mut resizer)?;
+                let decoded = Instant::now();
+                engine.detect(&[picture], &options, &mut scratch)?;
+                // The first round warms up.
+                if round > 0 {
+                    decode.push((decoded - start).as_secs_f64());
+                    execution.push(decoded.elapsed().as_secs_f64());
+                }
             }
         }
-        Ok(start.elapsed().as_secs_f64() / (rounds * self.encoded.len()) as f64)
+        Ok((decode.iter().sum::<f64>() / decode.len() as f64, median(&execution)))
     }
 
     /// Pictures a second of all instances, each in a loop over full batches.
@@ -188,21 +198,6 @@ impl Bench {
             let threads: Vec<_> = (0..self.instances).map(|instance| scope.spawn(move || run(instance))).collect();
             threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("an instance panicked"))?).sum()
         })
-    }
-
-    /// Seconds of one execution with one picture, the median.
-    fn single_seconds(&self) -> Result<f64> {
-        let mut engine = self.model.open()?;
-        let mut scratch = DetectScratch::default();
-        let options = [detectd_vision::DetectOptions::default()];
-        let mut times = Vec::new();
-        for round in 0..60 {
-            let picture = &self.prepared[round % self.prepared.len()];
-            let start = Instant::now();
-            engine.detect(std::slice::from_ref(picture), &options, &mut scratch)?;
-            times.push(start.elapsed().as_secs_f64());
-        }
-        Ok(median(&times[10..]))
     }
 
     async fn load(&self, server: &Server, arguments: &Arguments, concurrency: usize) -> Result<Report> {
