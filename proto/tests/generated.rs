@@ -5,8 +5,8 @@ use std::{env, fs};
 
 use prost::Message as _;
 
-const DEFINITIONS: [&str; 3] =
-    ["detect/v1/detect.proto", "inference/grpc_service.proto", "inference/model_config.proto"];
+const DEFINITIONS: [&str; 4] =
+    ["detect/v1/admin.proto", "detect/v1/detect.proto", "inference/grpc_service.proto", "inference/model_config.proto"];
 
 #[test]
 fn committed_code_is_what_the_definitions_generate() {

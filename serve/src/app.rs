@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic_health::server::HealthReporter;
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, Control};
 use crate::cpu_pool::CpuPool;
 use crate::engines::Engines;
 use crate::error::Error;
@@ -20,7 +20,7 @@ use crate::http::{self, HttpState};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::pipeline::{Limits, Pipeline};
-use crate::repository::Repository;
+use crate::repository::{self, Repository};
 use crate::rpc::{self, Admission, Connections, DetectRpc, RpcLimits};
 use crate::status_page;
 
@@ -107,6 +107,10 @@ impl App {
         let health =
             tokio::spawn(rpc::watch_health(self.health, Arc::clone(&self.repository), Arc::clone(&self.lifecycle)));
 
+        let attending = tokio::spawn(repository::attend(Arc::clone(&self.repository)));
+        let watching = (self.config.repository.control == Control::Watch)
+            .then(|| tokio::spawn(repository::watch(Arc::clone(&self.repository))));
+
         shutdown.await;
         let delay = self.config.server.shutdown_delay;
         info!(?delay, "shutting down: not ready any more");
@@ -129,6 +133,10 @@ impl App {
             warn!("an engine is still busy; it ends with the process");
         }
         health.abort();
+        attending.abort();
+        if let Some(watching) = watching {
+            watching.abort();
+        }
         http_closing.cancel();
         let result = http.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
         info!("stopped");
@@ -144,8 +152,7 @@ async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, Error> {
 
 async fn load(config: &Config, engines: Engines, metrics: Metrics) -> Result<Arc<Repository>, Error> {
     let settings = config.repository.clone();
-    let loading =
-        tokio::task::spawn_blocking(move || Repository::load(&settings.path, &settings.models, &engines, &metrics));
+    let loading = tokio::task::spawn_blocking(move || Repository::load_all(settings, &engines, &metrics));
     let repository = loading
         .await
         .map_err(|error| Error::internal(format!("loading the models: {error}")))?
@@ -154,7 +161,7 @@ async fn load(config: &Config, engines: Engines, metrics: Metrics) -> Result<Arc
     if config.repository.strict && !failures.is_empty() {
         return Err(Error::unavailable(failures.join("\n")));
     }
-    Ok(Arc::new(repository))
+    Ok(repository)
 }
 
 /// Waits for every instance's end, on a thread of its own: one that an engine holds up must not hold up the runtime.

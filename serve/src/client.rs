@@ -95,6 +95,7 @@ impl Client {
             options: question.options.clone(),
             priority: wire::Priority::Unspecified.into(),
             request_id: request_id.to_owned(),
+            rollout_key: String::new(),
         };
         let answer = self.service.clone().detect(self.request(request)).await;
         answer.map(Response::into_inner).map_err(|status| self.error(status))

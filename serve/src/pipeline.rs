@@ -3,7 +3,8 @@
 //! An image takes two hand-offs and no more: to the CPU pool, which decodes and resizes it, and to the instance, which
 //! runs it in a batch. Dropping the future at any moment frees whatever the request holds.
 
-mod prepare;
+pub(crate) mod prepare;
+mod trial;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::error::Error;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{InFlight, Metrics, StageTimes};
 use crate::options::RequestedOptions;
-use crate::repository::{ModelVersion, Repository};
+use crate::repository::{ModelVersion, Pick, Repository, Side};
 
 use prepare::Prepared;
 
@@ -28,8 +29,10 @@ use prepare::Prepared;
 pub struct DetectJob {
     /// The model's name; may be empty where there is only one.
     pub model: String,
-    /// The version's number; 0 for the newest that is ready.
+    /// The version's number; 0 for the one that answers where none is named.
     pub version: u64,
+    /// Requests with the same key go to the same version while a new one is on trial; may be empty.
+    pub rollout_key: String,
     /// The image.
     pub image: ImageSource,
     /// What the caller chose.
@@ -118,14 +121,45 @@ impl Pipeline {
     ///
     /// # Errors
     /// See [`crate::error::ErrorCode`]; the message names what was wrong.
-    pub async fn detect(&self, job: DetectJob) -> Result<Answer, Error> {
+    pub async fn detect(self: &Arc<Self>, job: DetectJob) -> Result<Answer, Error> {
         self.lifecycle.admit()?;
-        let version = self.repository.get(&job.model, job.version)?;
+        let pick = self.repository.pick(&job.model, job.version, &job.rollout_key)?;
+        self.detect_on(pick, job).await
+    }
+
+    /// The same on a version that was picked before; the job's own choice is not looked at.
+    ///
+    /// # Errors
+    /// As [`Self::detect`].
+    pub async fn detect_on(self: &Arc<Self>, pick: Pick, job: DetectJob) -> Result<Answer, Error> {
+        let Some((rollout, side)) = pick.trial else { return self.answer(&pick.version, job).await };
+        let started = Instant::now();
+        match self.answer(&pick.version, job.clone()).await {
+            Ok(answer) => {
+                rollout.answered(side, started.elapsed());
+                if rollout.compares(side) {
+                    trial::compare(Arc::clone(self), rollout, side, job, answer.detections.clone());
+                }
+                Ok(answer)
+            }
+            Err(error) if trial::is_to_blame(&error) => {
+                rollout.failed(side);
+                match side {
+                    // Nobody pays for a trial: the version that answered before answers this one too.
+                    Side::Candidate => self.answer(&rollout.baseline, job).await,
+                    Side::Baseline => Err(error),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn answer(&self, version: &Arc<ModelVersion>, job: DetectJob) -> Result<Answer, Error> {
         let request = version.metrics().arrived();
         let deadline = job.deadline;
-        let result = before(deadline, self.run(&version, job, request.since())).await;
+        let result = before(deadline, self.run(version, job, request.since())).await;
         match result {
-            Ok(done) => Ok(done.finish(Arc::clone(&version), request)),
+            Ok(done) => Ok(done.finish(Arc::clone(version), request)),
             Err(error) => {
                 request.failed(&error);
                 Err(error)

@@ -277,8 +277,23 @@ impl Ticket {
     pub async fn answer(mut self) -> Result<Completed, Error> {
         let answer = (&mut self.answer).await;
         self.answered = true;
-        answer.unwrap_or_else(|_| Err(Error::internal("the engine's instance ended before it answered")))
+        answer.unwrap_or_else(|_| Err(ended()))
     }
+
+    /// The same on a thread that may block.
+    ///
+    /// # Errors
+    /// As [`Self::answer`].
+    pub fn wait(mut self) -> Result<Completed, Error> {
+        self.answered = true;
+        // Taken out, because a ticket that is dropped looks at its queue.
+        let (_, nothing) = oneshot::channel();
+        std::mem::replace(&mut self.answer, nothing).blocking_recv().unwrap_or_else(|_| Err(ended()))
+    }
+}
+
+fn ended() -> Error {
+    Error::internal("the engine's instance ended before it answered")
 }
 
 impl Drop for Ticket {

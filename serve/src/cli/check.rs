@@ -33,8 +33,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let metrics = Metrics::new().context("metrics")?;
-    let settings = &config.repository;
-    let repository = Repository::load(&settings.path, &settings.models, &Engines::built_in(), &metrics)
+    let repository = Repository::load_all(config.repository.clone(), &Engines::built_in(), &metrics)
         .map_err(anyhow::Error::msg)
         .context("repository")?;
     let status = status_page::status(&repository.index());
@@ -46,7 +45,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let file = file.map_or("no configuration file".to_owned(), |file| file.display().to_string());
         let (grpc, http) = (config.server.grpc_address, config.server.http_address);
         report::say(format_args!("settings: valid ({file})\ngRPC on {grpc}, HTTP on {http}"))?;
-        report::say(format_args!("models of {}:\n\n{}\n", settings.path.display(), table(&status)))?;
+        report::say(format_args!("models of {}:\n\n{}\n", config.repository.path.display(), table(&status)))?;
         problems.iter().try_for_each(|problem| report::say(format_args!("problem: {problem}")))?;
         report::say(summary(problems.len()))?;
     }

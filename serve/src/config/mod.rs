@@ -87,6 +87,34 @@ pub struct RepositoryConfig {
     pub models: Vec<String>,
     /// A model that cannot be loaded ends the start. Otherwise it is listed as failed and the others serve.
     pub strict: bool,
+    /// How models come and go while the daemon runs.
+    pub control: Control,
+    /// How often the folder is looked at where file events do not come; `None`: events only.
+    pub poll_interval: Option<Duration>,
+    /// A model is read again when nothing in its folder has changed for this long.
+    pub settle: Duration,
+    /// Where it is written down which versions were rolled back; `None`: in the folder of models.
+    pub decisions: Option<PathBuf>,
+}
+
+impl RepositoryConfig {
+    /// Where it is written down which versions were rolled back.
+    #[must_use]
+    pub fn decisions_file(&self) -> PathBuf {
+        self.decisions.clone().unwrap_or_else(|| self.path.join(".detectd-decisions.json"))
+    }
+}
+
+/// How models come and go while the daemon runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Control {
+    /// They do not: what is there at the start is served.
+    None,
+    /// The folder is watched.
+    Watch,
+    /// By name, through an RPC.
+    Explicit,
 }
 
 /// Section `limits`.

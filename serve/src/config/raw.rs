@@ -55,10 +55,20 @@ pub(super) struct RawServer {
 pub(super) struct RawRepository {
     /// The folder with one folder for each model. A relative path is taken from the working directory.
     pub(super) path: String,
-    /// Only these models; empty: all in the folder.
+    /// Only these models; empty: all in the folder. With control "explicit": those to load at the start; empty: none.
     pub(super) models: Vec<String>,
     /// A model that cannot be loaded ends the start. If false, it is listed as failed and the others serve.
     pub(super) strict: bool,
+    /// How models come and go while the daemon runs: "none", "watch" (the folder is watched), or "explicit" (by name,
+    /// through an RPC or `detectd models`).
+    pub(super) control: String,
+    /// With control "watch": how often the folder is looked at, for volumes without file events; 0: events only.
+    pub(super) poll_interval_ms: u64,
+    /// With control "watch": a model is read again when nothing in its folder has changed for this long.
+    pub(super) settle_ms: u64,
+    /// The file that remembers over restarts which versions were rolled back; empty: `.detectd-decisions.json` in the
+    /// folder of models.
+    pub(super) decisions: String,
 }
 
 /// How much a single request may ask for.
@@ -114,7 +124,15 @@ impl Default for RawServer {
 
 impl Default for RawRepository {
     fn default() -> Self {
-        Self { path: "models".into(), models: Vec::new(), strict: true }
+        Self {
+            path: "models".into(),
+            models: Vec::new(),
+            strict: true,
+            control: "none".into(),
+            poll_interval_ms: 5000,
+            settle_ms: 500,
+            decisions: String::new(),
+        }
     }
 }
 

@@ -2,13 +2,15 @@
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
 use super::raw::RawConfig;
 use super::{
-    Compression, Config, ConfigError, CpuConfig, LimitsConfig, LogConfig, LogFormat, RepositoryConfig, ServerConfig,
+    Compression, Config, ConfigError, Control, CpuConfig, LimitsConfig, LogConfig, LogFormat, RepositoryConfig,
+    ServerConfig,
 };
 
 /// A duration in milliseconds may be up to a day: beyond is a unit mistaken.
@@ -26,6 +28,14 @@ pub(super) fn settings(raw: &RawConfig, place: &dyn Fn(&str) -> String) -> Resul
             path: check.not_empty("repository.path", &raw.repository.path).into(),
             models: raw.repository.models.clone(),
             strict: raw.repository.strict,
+            control: check.one_of(
+                "repository.control",
+                &raw.repository.control,
+                &[("none", Control::None), ("watch", Control::Watch), ("explicit", Control::Explicit)],
+            ),
+            poll_interval: check.optional_duration("repository.poll_interval_ms", raw.repository.poll_interval_ms),
+            settle: check.duration("repository.settle_ms", raw.repository.settle_ms, 0),
+            decisions: Some(&raw.repository.decisions).filter(|path| !path.is_empty()).map(PathBuf::from),
         },
         limits: LimitsConfig {
             max_image_pixels: check.range("limits.max_image_pixels", raw.limits.max_image_pixels, 1, 1 << 32),

@@ -7,12 +7,17 @@ mod version;
 
 pub use version::{FailureReason, InFlight, StageTimes, VersionMetrics};
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use prometheus::{
     GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, exponential_buckets,
     linear_buckets,
 };
+
+use crate::repository::Figures;
 
 const VERSION_LABELS: [&str; 2] = ["model", "version"];
 
@@ -38,6 +43,14 @@ pub struct Metrics {
     detections: HistogramVec,
     score: HistogramVec,
     area: HistogramVec,
+    swaps: IntCounterVec,
+    trial_requests: GaugeVec,
+    trial_agreement: GaugeVec,
+    trial_pictures: GaugeVec,
+    trial_class_changes: GaugeVec,
+    trial_score_shift: GaugeVec,
+    /// Loaded versions by model and number: while one is replaced by its own number there are two.
+    used: Arc<Mutex<HashMap<(String, String), usize>>>,
 }
 
 impl Metrics {
@@ -124,6 +137,37 @@ impl Metrics {
                 &["model", "version", "class"],
                 exponential_buckets(0.0005, 3.0, 7)?,
             )?,
+            swaps: make.counter(
+                "detectd_model_swaps_total",
+                "Versions that came into service or did not, by outcome.",
+                &["model", "outcome"],
+            )?,
+            trial_requests: make.float_gauge(
+                "detectd_trial_requests",
+                "Requests since the trial began, by the version's side and outcome.",
+                &["model", "version", "side", "outcome"],
+            )?,
+            trial_agreement: make.float_gauge(
+                "detectd_trial_agreement_ratio",
+                "Mean agreement of the boxes of the version on trial with those of the one before, from 0 to 1.",
+                &VERSION_LABELS,
+            )?,
+            trial_pictures: make.float_gauge(
+                "detectd_trial_compared_pictures",
+                "Pictures that both versions of a trial have answered.",
+                &VERSION_LABELS,
+            )?,
+            trial_class_changes: make.float_gauge(
+                "detectd_trial_class_change_ratio",
+                "Share of the boxes of a trial that the version on trial finds with another class.",
+                &VERSION_LABELS,
+            )?,
+            trial_score_shift: make.float_gauge(
+                "detectd_trial_score_shift",
+                "Mean difference of the scores of matched boxes, version on trial less the one before.",
+                &VERSION_LABELS,
+            )?,
+            used: Arc::default(),
             registry: make.registry,
         })
     }
@@ -139,7 +183,28 @@ impl Metrics {
         self.decode_errors.with_label_values(&[format]).inc();
     }
 
-    /// The metrics of one model version. They disappear with it.
+    /// A version of `model` came into service or did not.
+    pub fn swap(&self, model: &str, outcome: &str) {
+        self.swaps.with_label_values(&[model, outcome]).inc();
+    }
+
+    /// What a trial of a version of `model` has seen so far.
+    pub fn trial(&self, model: &str, version: u64, figures: &Figures) {
+        let version = version.to_string();
+        let of = [model, version.as_str()];
+        for (side, requests) in [("baseline", &figures.baseline), ("candidate", &figures.candidate)] {
+            for (outcome, count) in [("good", requests.good), ("failed", requests.failed)] {
+                self.trial_requests.with_label_values(&[of[0], of[1], side, outcome]).set(count as f64);
+            }
+        }
+        let boxes = &figures.boxes;
+        self.trial_agreement.with_label_values(&of).set(figures.agreement());
+        self.trial_pictures.with_label_values(&of).set(figures.compared as f64);
+        self.trial_class_changes.with_label_values(&of).set(boxes.class_changes as f64 / boxes.first.max(1) as f64);
+        self.trial_score_shift.with_label_values(&of).set(boxes.score_shift / boxes.matched.max(1) as f64);
+    }
+
+    /// The metrics of one model version. They disappear with the last that has its number.
     #[must_use]
     pub fn version(&self, model: &str, version: u64, labels: &[String]) -> VersionMetrics {
         VersionMetrics::new(self.clone(), model, &version.to_string(), labels)

@@ -86,6 +86,7 @@ pub struct StageTimes {
 impl VersionMetrics {
     pub(super) fn new(all: Metrics, model: &str, version: &str, labels: &[String]) -> Self {
         let of = [model, version];
+        *all.used.lock().entry((model.to_owned(), version.to_owned())).or_default() += 1;
         for reason in FailureReason::ALL {
             all.failure.with_label_values(&[model, version, reason.label()]);
         }
@@ -144,6 +145,18 @@ impl VersionMetrics {
 
 impl Drop for VersionMetrics {
     fn drop(&mut self) {
+        {
+            let mut used = self.all.used.lock();
+            let key = (self.model.clone(), self.version.clone());
+            if let Some(count) = used.get_mut(&key) {
+                *count -= 1;
+                if *count > 0 {
+                    // Another version of the same number goes on counting.
+                    return;
+                }
+                used.remove(&key);
+            }
+        }
         // A label that is not there any more is no loss.
         let of = [self.model.as_str(), self.version.as_str()];
         let all = &self.all;
@@ -164,6 +177,14 @@ impl Drop for VersionMetrics {
         let _ = all.load_seconds.remove_label_values(&of);
         let _ = all.batch_size.remove_label_values(&of);
         let _ = all.detections.remove_label_values(&of);
+        for gauge in [&all.trial_agreement, &all.trial_pictures, &all.trial_class_changes, &all.trial_score_shift] {
+            let _ = gauge.remove_label_values(&of);
+        }
+        for side in ["baseline", "candidate"] {
+            for outcome in ["good", "failed"] {
+                let _ = all.trial_requests.remove_label_values(&[of[0], of[1], side, outcome]);
+            }
+        }
         for reason in FailureReason::ALL {
             let _ = all.failure.remove_label_values(&[of[0], of[1], reason.label()]);
         }

@@ -38,6 +38,14 @@ pub fn probe(bytes: Bytes, limits: &DecodeLimits) -> Result<Prepared, Failure> {
     Ok(Prepared { picture: Picture::Encoded(bytes), size: (info.width, info.height) })
 }
 
+/// An encoded image on this thread, as far as the version's engine asks.
+pub fn now(bytes: Bytes, version: &ModelVersion, limits: &DecodeLimits) -> Result<Prepared, Failure> {
+    if version.spec().takes == Stage::Encoded {
+        return probe(bytes, limits);
+    }
+    prepare(&ImageSource::Encoded(bytes), version, limits, &mut Scratch::default())
+}
+
 /// Decodes, and resizes if the version's engine asks for it.
 pub fn prepare(
     source: &ImageSource,

@@ -42,7 +42,9 @@ pub fn model_names(repository: &Path) -> Result<Vec<String>, String> {
     let mut names = Vec::new();
     for entry in entries {
         let path = entry.map_err(|error| format!("{}: {error}", repository.display()))?.path();
-        if !path.join("model.toml").is_file() {
+        // A name with a dot in front is still being written, or belongs to a volume's own bookkeeping.
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if hidden || !path.join("model.toml").is_file() {
             continue;
         }
         match path.file_name().and_then(|name| name.to_str()) {
@@ -59,13 +61,27 @@ pub fn model_names(repository: &Path) -> Result<Vec<String>, String> {
 /// # Errors
 /// The manifest is missing or wrong, or there is no version.
 pub fn read_model(repository: &Path, name: &str) -> Result<ModelFolder, String> {
+    check_name(name)?;
+    let manifest_path = repository.join(name).join("model.toml");
+    let text = read_text(&manifest_path)?;
+    let manifest = Manifest::parse(&text).map_err(|error| format!("{}: {error}", manifest_path.display()))?;
+    read_model_with(repository, name, manifest)
+}
+
+fn check_name(name: &str) -> Result<(), String> {
     if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', '\0']) {
         return Err(format!("`{name}` is no name of a model"));
     }
+    Ok(())
+}
+
+/// Finds a model's versions, for a manifest that came from elsewhere.
+///
+/// # Errors
+/// There is no version.
+pub fn read_model_with(repository: &Path, name: &str, manifest: Manifest) -> Result<ModelFolder, String> {
+    check_name(name)?;
     let path = repository.join(name);
-    let manifest_path = path.join("model.toml");
-    let text = read_text(&manifest_path)?;
-    let manifest = Manifest::parse(&text).map_err(|error| format!("{}: {error}", manifest_path.display()))?;
     let mut versions = Vec::new();
     for entry in fs::read_dir(&path).map_err(|error| format!("{}: {error}", path.display()))? {
         let entry = entry.map_err(|error| format!("{}: {error}", path.display()))?;

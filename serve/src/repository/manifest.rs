@@ -7,6 +7,7 @@ use detectd_engine::{Device, Precision};
 use detectd_vision::{DetectOptions, Family, Head, Preprocess};
 use serde::Deserialize;
 
+use super::triton_config;
 use crate::batch::BatchPolicy;
 
 /// A model's manifest, `<repository>/<model>/model.toml`. Every key but the family is optional.
@@ -47,6 +48,12 @@ pub struct Manifest {
     pub preprocess: Option<Preprocess>,
     /// The outputs' layout, in place of recognising it.
     pub head: Option<Head>,
+    /// How a new version takes over from the one that answers.
+    #[serde(default)]
+    pub rollout: RolloutSettings,
+    /// How closely a version must reproduce its golden pictures before it may serve.
+    #[serde(default)]
+    pub golden: GoldenSettings,
     /// Free notes, such as a description or an owner.
     #[serde(default)]
     pub notes: BTreeMap<String, String>,
@@ -147,6 +154,105 @@ impl Instances {
     }
 }
 
+/// How a new version takes over.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RolloutSettings {
+    /// `immediate`, `canary` or `shadow`.
+    pub strategy: Strategy,
+    /// The share of requests that the new version answers (canary) or is shown (shadow), from 0 to 1.
+    pub share: f64,
+    /// How long the new version is on trial, in seconds. A shadow is on trial until it is told otherwise.
+    pub window_s: f64,
+    /// Requests to each version before anything is decided.
+    pub min_requests: u64,
+    /// The new version is taken back when its share of failed requests is higher by more than this.
+    pub max_error_increase: f64,
+    /// The new version is taken back when its mean latency is more than so many times the old one's.
+    pub max_latency_ratio: f64,
+    /// The new version is taken back when the mean agreement of its boxes with the old one's is lower, from 0 to 1.
+    pub min_agreement: f64,
+    /// The share of the new version's requests that the old one answers too, to compare the boxes.
+    pub compare_share: f64,
+    /// How long the old version is kept warm for a rollback, in seconds.
+    pub keep_previous_s: f64,
+}
+
+/// The ways to take over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Strategy {
+    /// At once.
+    #[default]
+    Immediate,
+    /// The new version answers a share of the requests, and is judged by it.
+    Canary,
+    /// The new version is shown a share of the requests; its answers are compared and thrown away.
+    Shadow,
+}
+
+impl Default for RolloutSettings {
+    fn default() -> Self {
+        Self {
+            strategy: Strategy::default(),
+            share: 0.1,
+            window_s: 60.0,
+            min_requests: 50,
+            max_error_increase: 0.01,
+            max_latency_ratio: 1.5,
+            min_agreement: 0.9,
+            compare_share: 0.2,
+            keep_previous_s: 0.0,
+        }
+    }
+}
+
+impl RolloutSettings {
+    fn validate(&self) -> Result<(), String> {
+        for (name, value, most) in [
+            ("share", self.share, 1.0),
+            ("max_error_increase", self.max_error_increase, 1.0),
+            ("min_agreement", self.min_agreement, 1.0),
+            ("compare_share", self.compare_share, 1.0),
+            ("window_s", self.window_s, 30.0 * 86_400.0),
+            ("keep_previous_s", self.keep_previous_s, 30.0 * 86_400.0),
+            ("max_latency_ratio", self.max_latency_ratio, 1000.0),
+        ] {
+            if !(0.0..=most).contains(&value) {
+                return Err(format!("rollout.{name} must be from 0 to {most}, not {value}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How closely golden pictures must be reproduced.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GoldenSettings {
+    /// The least IoU of an expected box with one of its class that was found.
+    pub min_iou: f32,
+    /// How far the scores of the two may lie apart. A box that scores within this of the threshold may be missing.
+    pub max_score_difference: f32,
+}
+
+impl Default for GoldenSettings {
+    fn default() -> Self {
+        Self { min_iou: 0.8, max_score_difference: 0.1 }
+    }
+}
+
+impl GoldenSettings {
+    fn validate(&self) -> Result<(), String> {
+        for (name, value) in [("min_iou", self.min_iou), ("max_score_difference", self.max_score_difference)] {
+            if !(0.0..=1.0).contains(&value) {
+                return Err(format!("golden.{name} must be from 0 to 1, not {value}"));
+            }
+        }
+        Ok(())
+    }
+}
+
 fn default_engine() -> String {
     "onnx".into()
 }
@@ -162,6 +268,23 @@ impl Manifest {
     /// What is wrong, with its line and key.
     pub fn parse(text: &str) -> Result<Self, String> {
         let manifest: Self = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+        manifest.validate()?;
+        Ok(manifest)
+    }
+
+    /// Reads a manifest that a load by name brings: a JSON object with the keys of `model.toml`, or, laid over the
+    /// manifest that `present` reads, with the keys of Triton's model configuration.
+    ///
+    /// # Errors
+    /// What is wrong, with its key.
+    pub fn from_json(text: &str, present: impl FnOnce() -> Result<Self, String>) -> Result<Self, String> {
+        let value: serde_json::Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let object = value.as_object().ok_or("expected a JSON object")?;
+        let manifest = if triton_config::is_one(object) {
+            triton_config::lay_over(present().unwrap_or_else(|_| Self::parse("").unwrap_or_default()), object)?
+        } else {
+            serde_json::from_value(value).map_err(|error| error.to_string())?
+        };
         manifest.validate()?;
         Ok(manifest)
     }
@@ -199,7 +322,22 @@ impl Manifest {
         if self.file.is_empty() || self.file.contains(['/', '\\']) || self.file == ".." {
             return Err(format!("file must be the name of a file in the version's folder, not `{}`", self.file));
         }
+        self.rollout.validate()?;
+        self.golden.validate()?;
         self.options.validate().map_err(|error| format!("options.{error}"))
+    }
+
+    /// The keys that a loaded version cannot take over: when one of them changes, the version is loaded anew.
+    #[must_use]
+    pub fn what_needs_loading(&self) -> String {
+        let loading = Self {
+            versions: VersionPolicy::default(),
+            notes: BTreeMap::new(),
+            rollout: RolloutSettings::default(),
+            golden: GoldenSettings::default(),
+            ..self.clone()
+        };
+        format!("{loading:?}")
     }
 
     /// The batching policy for an engine whose largest batch is `engine_max`.

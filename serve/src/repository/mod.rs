@@ -1,124 +1,214 @@
 //! The models: what lies in the repository, what is loaded, and what answers a request.
+//!
+//! Read in this order: [`Index`] (what is known), [`Repository::pick`] (who answers), `swap.rs` (how a new version comes
+//! in), `trial.rs` (canary, shadow, rollback), `watch.rs` (how changes on the disk are noticed).
 
+mod agreement;
+mod decisions;
+mod events;
+mod fingerprint;
+mod golden;
+mod index;
 pub mod layout;
 pub mod manifest;
+mod overrides;
+mod rollout;
+mod slot;
+mod swap;
+mod trial;
+mod triton_config;
 mod version;
+mod watch;
 
+pub use agreement::Agreement;
+pub use events::{Event, EventKind};
+pub use index::{Entry, Index, State};
+pub use overrides::LoadOverrides;
+pub use rollout::{Figures, Rollout, Side};
+pub use trial::TrialStatus;
 pub use version::ModelVersion;
+pub use watch::watch;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tracing::error;
+use parking_lot::Mutex;
+use tokio::sync::broadcast;
 
+use crate::config::{Control, RepositoryConfig};
 use crate::engines::Engines;
 use crate::error::Error;
 use crate::metrics::Metrics;
+use decisions::Decisions;
+use events::Events;
+use index::Published;
+use slot::Slot;
 
 /// All models of the daemon. Reading takes no lock.
 pub struct Repository {
-    index: ArcSwap<Index>,
+    config: RepositoryConfig,
+    engines: Engines,
+    metrics: Metrics,
+    published: ArcSwap<Published>,
+    /// Held while `published` is replaced.
+    publishing: Mutex<()>,
+    slots: Mutex<BTreeMap<String, Arc<Slot>>>,
+    events: Events,
+    decisions: Decisions,
 }
 
-/// By model, then by version.
-pub type Index = BTreeMap<String, BTreeMap<u64, Entry>>;
-
-/// One version in the index.
+/// Who answers a request, and whether that is a trial.
 #[derive(Clone)]
-pub struct Entry {
-    /// Whether it serves, and if not, why.
-    pub state: State,
-}
-
-/// The life of a version.
-#[derive(Clone)]
-pub enum State {
-    /// It serves.
-    Ready(Arc<ModelVersion>),
-    /// It could not be loaded.
-    Failed(String),
+pub struct Pick {
+    /// The version that answers.
+    pub version: Arc<ModelVersion>,
+    /// The trial that the request is part of, and its side.
+    pub trial: Option<(Arc<Rollout>, Side)>,
 }
 
 impl Repository {
-    /// Loads the models called `names`, or all when there are none, from the folder `path`. A version that fails is
-    /// listed as failed and does not keep the others from serving. Blocks for as long as loading takes.
+    /// A repository with the models that `config` asks for at the start. A version that fails is listed as failed and
+    /// does not keep the others from serving. Blocks for as long as loading takes.
     ///
     /// # Errors
-    /// The folder cannot be read, or a name in `names` is not there.
-    pub fn load(path: &Path, names: &[String], engines: &Engines, metrics: &Metrics) -> Result<Self, String> {
-        let present = layout::model_names(path)?;
-        if let Some(missing) = names.iter().find(|name| !present.contains(name)) {
-            return Err(format!("{}: there is no model `{missing}` (a folder with a model.toml)", path.display()));
+    /// The folder cannot be read, a model that is asked for is not there, or there is none at all.
+    pub fn load_all(config: RepositoryConfig, engines: &Engines, metrics: &Metrics) -> Result<Arc<Self>, String> {
+        let present = layout::model_names(&config.path)?;
+        if let Some(missing) = config.models.iter().find(|name| !present.contains(name)) {
+            let path = config.path.display();
+            return Err(format!("{path}: there is no model `{missing}` (a folder with a model.toml)"));
         }
-        let wanted = if names.is_empty() { &present[..] } else { names };
-        if wanted.is_empty() {
-            return Err(format!("{}: there is no model (a folder with a model.toml)", path.display()));
+        let wanted = match config.control {
+            Control::Explicit => config.models.clone(),
+            _ if config.models.is_empty() => present,
+            _ => config.models.clone(),
+        };
+        if wanted.is_empty() && config.control == Control::None {
+            return Err(format!("{}: there is no model (a folder with a model.toml)", config.path.display()));
         }
-        let mut index = Index::new();
+        let repository = Arc::new(Self {
+            decisions: Decisions::read(&config.decisions_file())?,
+            config,
+            engines: engines.clone(),
+            metrics: metrics.clone(),
+            published: ArcSwap::default(),
+            publishing: Mutex::new(()),
+            slots: Mutex::default(),
+            events: Events::default(),
+        });
         for name in wanted {
-            index.insert(name.clone(), load_model(path, name, engines, metrics));
+            // The reason is in the index.
+            let _ = repository.read_again(&name);
         }
-        Ok(Self { index: ArcSwap::from_pointee(index) })
+        Ok(repository)
+    }
+
+    /// Loads a model by name, as it lies in the repository or with `overrides`, and whether or not it was rolled back.
+    ///
+    /// # Errors
+    /// The repository's control mode does not allow it; a version fails: what served before still does.
+    pub async fn load(self: &Arc<Self>, model: &str, overrides: LoadOverrides) -> Result<(), Error> {
+        self.check_explicit()?;
+        let (repository, model) = (Arc::clone(self), model.to_owned());
+        let loading = tokio::task::spawn_blocking(move || repository.load_by_name(&model, overrides));
+        loading.await.unwrap_or_else(|error| Err(Error::internal(format!("loading ended early: {error}"))))
+    }
+
+    /// Takes a model out of service. Requests that it has taken are answered.
+    ///
+    /// # Errors
+    /// The repository's control mode does not allow it; there is no such model.
+    pub async fn unload(self: &Arc<Self>, model: &str) -> Result<(), Error> {
+        self.check_explicit()?;
+        self.take_out(model)
+    }
+
+    fn check_explicit(&self) -> Result<(), Error> {
+        match self.config.control {
+            Control::Explicit => Ok(()),
+            control => Err(Error::invalid(format!(
+                "models are loaded and unloaded by name only where repository.control is \"explicit\"; it is {control:?}"
+            ))),
+        }
     }
 
     /// The version that answers a request for `model`, which may be empty when there is only one, and `version`, of
-    /// which 0 is the newest one that is ready.
+    /// which 0 is the one that answers where none is named.
     ///
     /// # Errors
     /// NOT_FOUND for a name or number that is not there, UNAVAILABLE for one that does not serve.
     pub fn get(&self, model: &str, version: u64) -> Result<Arc<ModelVersion>, Error> {
-        let index = self.index.load();
-        let (name, versions) = find_model(&index, model)?;
+        let published = self.published.load();
+        let (name, versions) = published.find(model)?;
         if version == 0 {
-            let ready = versions.values().rev().find_map(|entry| match &entry.state {
-                State::Ready(version) if version.is_live() => Some(Arc::clone(version)),
-                _ => None,
-            });
-            return ready.ok_or_else(|| {
-                let reasons: Vec<_> = versions
-                    .iter()
-                    .map(|(version, entry)| format!("version {version}: {}", entry.reason().unwrap_or_default()))
-                    .collect();
-                Error::unavailable(format!("model `{name}` has no version that is ready; {}", reasons.join("; ")))
+            return published.answering(name, versions);
+        }
+        let Some(entry) = versions.get(&version) else {
+            let known: Vec<_> = versions.keys().map(ToString::to_string).collect();
+            let known = known.join(", ");
+            return Err(Error::not_found(format!("model `{name}` has no version {version}; it has {known}")));
+        };
+        entry.ready().cloned().ok_or_else(|| {
+            let reason = entry.reason().unwrap_or_default();
+            Error::unavailable(format!("model `{name}` version {version} is not ready: {reason}"))
+        })
+    }
+
+    /// The same, with a share of the requests that name no version going to the version on trial. Requests with the same
+    /// `key` go to the same one, as long as the trial lasts.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn pick(&self, model: &str, version: u64, key: &str) -> Result<Pick, Error> {
+        if version == 0 {
+            let published = self.published.load();
+            let (name, versions) = published.find(model)?;
+            let answering = published.answering(name, versions)?;
+            let rollout = published.routes.get(name).and_then(|route| route.rollout.as_ref());
+            return Ok(match rollout.filter(|rollout| rollout.candidate.is_live()) {
+                None => Pick { version: answering, trial: None },
+                Some(rollout) => {
+                    let side = rollout.choose(key);
+                    let version = if side == Side::Candidate { Arc::clone(&rollout.candidate) } else { answering };
+                    Pick { version, trial: Some((Arc::clone(rollout), side)) }
+                }
             });
         }
-        match versions.get(&version).map(|entry| &entry.state) {
-            Some(State::Ready(version)) if version.is_live() => Ok(Arc::clone(version)),
-            Some(_) => {
-                let reason = versions[&version].reason().unwrap_or_default();
-                Err(Error::unavailable(format!("model `{name}` version {version} is not ready: {reason}")))
-            }
-            None => {
-                let known: Vec<_> = versions.keys().map(ToString::to_string).collect();
-                let known = known.join(", ");
-                Err(Error::not_found(format!("model `{name}` has no version {version}; it has {known}")))
-            }
-        }
+        Ok(Pick { version: self.get(model, version)?, trial: None })
     }
 
     /// Everything that is known, as it is now.
     #[must_use]
     pub fn index(&self) -> Arc<Index> {
-        self.index.load_full()
+        Arc::clone(&self.published.load().index)
     }
 
-    /// Every model has a version that serves.
+    /// Every model that has come into service answers. A model that never did keeps nobody from the others; but where
+    /// none did at all, there is nothing to serve, unless models come by name only.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.index.load().keys().all(|model| self.get(model, 0).is_ok())
+        let published = self.published.load();
+        let all = published.routes.keys().all(|model| self.get(model, 0).is_ok());
+        all && (!published.routes.is_empty() || self.config.control == Control::Explicit)
+    }
+
+    /// What happens to models from now on.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.watch()
     }
 
     /// The failed versions, each with its reason.
     #[must_use]
     pub fn failures(&self) -> Vec<String> {
-        let index = self.index.load();
+        let index = self.index();
         let entries = index.iter().flat_map(|(name, versions)| {
             versions.iter().filter_map(move |(version, entry)| match &entry.state {
                 State::Failed(reason) if *version == 0 => Some(format!("model `{name}`: {reason}")),
                 State::Failed(reason) => Some(format!("model `{name}` version {version}: {reason}")),
-                State::Ready(_) => None,
+                _ => None,
             })
         });
         entries.collect()
@@ -126,81 +216,53 @@ impl Repository {
 
     /// Takes no more work, runs what waits, and returns when every instance has ended. Blocks.
     pub fn drain(&self) {
-        for version in self.ready() {
+        for version in self.loaded() {
             version.drain();
         }
     }
 
     /// Answers everything that waits with UNAVAILABLE.
     pub fn abandon(&self, reason: &str) {
-        for version in self.ready() {
+        for version in self.loaded() {
             version.abandon(reason);
         }
     }
 
-    fn ready(&self) -> Vec<Arc<ModelVersion>> {
-        let index = self.index.load();
-        let entries = index.values().flat_map(BTreeMap::values);
-        entries
-            .filter_map(|entry| match &entry.state {
-                State::Ready(version) => Some(Arc::clone(version)),
-                State::Failed(_) => None,
-            })
-            .collect()
-    }
-}
-
-impl Entry {
-    /// Why it does not serve.
-    #[must_use]
-    pub fn reason(&self) -> Option<&str> {
-        match &self.state {
-            State::Ready(version) if version.is_live() => None,
-            State::Ready(_) => Some("its engine failed and cannot be opened"),
-            State::Failed(reason) => Some(reason),
+    /// Every version that takes requests.
+    fn loaded(&self) -> Vec<Arc<ModelVersion>> {
+        let published = self.published.load();
+        let mut loaded: Vec<_> =
+            published.index.values().flat_map(BTreeMap::values).filter_map(|entry| entry.ready().cloned()).collect();
+        for route in published.routes.values() {
+            loaded.push(Arc::clone(&route.answering));
+            loaded.extend(route.rollout.iter().map(|rollout| Arc::clone(&rollout.candidate)));
         }
+        loaded
+    }
+
+    /// Replaces what requests read.
+    fn publish<T>(&self, change: impl FnOnce(&mut Published) -> T) -> T {
+        let _publishing = self.publishing.lock();
+        let mut published = Published::clone(&self.published.load());
+        let result = change(&mut published);
+        self.published.store(Arc::new(published));
+        result
+    }
+
+    fn slot(&self, model: &str) -> Arc<Slot> {
+        Arc::clone(self.slots.lock().entry(model.to_owned()).or_default())
     }
 }
 
-fn find_model<'a>(index: &'a Index, model: &str) -> Result<(&'a String, &'a BTreeMap<u64, Entry>), Error> {
-    if !model.is_empty() {
-        return index
-            .get_key_value(model)
-            .ok_or_else(|| Error::not_found(format!("there is no model `{model}`; this server has {}", names(index))));
-    }
-    let mut models = index.iter();
-    match (models.next(), models.next()) {
-        (Some(only), None) => Ok(only),
-        _ => Err(Error::invalid(format!("name a model: this server has {}", names(index)))),
-    }
-}
+/// How often trials are judged and kept versions are looked through.
+const TICK: Duration = Duration::from_millis(100);
 
-fn names(index: &Index) -> String {
-    index.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
-}
-
-fn load_model(path: &Path, name: &str, engines: &Engines, metrics: &Metrics) -> BTreeMap<u64, Entry> {
-    let failed = |version: u64, reason: String| {
-        error!(model = name, version, reason, "not loaded");
-        (version, Entry { state: State::Failed(reason) })
-    };
-    let folder = match layout::read_model(path, name) {
-        Ok(folder) => folder,
-        // Without a readable manifest no version is known; 0 stands for the model itself.
-        Err(reason) => return BTreeMap::from([failed(0, reason)]),
-    };
-    let (chosen, missing) = folder.manifest.versions.choose(&folder.versions);
-    let mut entries = BTreeMap::new();
-    for version in missing {
-        entries.extend([failed(version, "the manifest lists it, but its folder is not there".into())]);
+/// Judges trials and lets versions go that were kept long enough. Never returns.
+pub async fn attend(repository: Arc<Repository>) {
+    loop {
+        tokio::time::sleep(TICK).await;
+        let repository = Arc::clone(&repository);
+        // A verdict may read a version's files for their digest.
+        let _ = tokio::task::spawn_blocking(move || repository.attend_once()).await;
     }
-    for version in chosen {
-        match ModelVersion::load(&folder, version, engines, metrics) {
-            Ok(loaded) => {
-                entries.insert(version, Entry { state: State::Ready(Arc::new(loaded)) });
-            }
-            Err(reason) => entries.extend([failed(version, reason)]),
-        }
-    }
-    entries
 }

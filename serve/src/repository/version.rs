@@ -1,5 +1,6 @@
 //! One version of a model, loaded: its weights, its queue, its instances.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -21,6 +22,7 @@ use crate::metrics::{Metrics, VersionMetrics};
 pub struct ModelVersion {
     name: String,
     version: u64,
+    folder: PathBuf,
     labels: Vec<String>,
     defaults: DetectOptions,
     buffers: Arc<BufferPool>,
@@ -76,6 +78,7 @@ impl ModelVersion {
         let loaded = Self {
             name: folder.name.clone(),
             version,
+            folder: folder.path.join(version.to_string()),
             labels: files.labels.clone(),
             defaults: manifest.options.clone(),
             buffers,
@@ -111,6 +114,12 @@ impl ModelVersion {
     #[must_use]
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// Where it was loaded from.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The class names in the order of their ids.

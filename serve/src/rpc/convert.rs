@@ -24,6 +24,7 @@ pub fn job(request: wire::DetectRequest, deadline: Option<Instant>) -> Result<De
     Ok(DetectJob {
         model: request.model,
         version: request.version,
+        rollout_key: request.rollout_key,
         image: image(request.image)?,
         options: Arc::new(options(request.options.unwrap_or_default())?),
         priority: priority(request.priority)?,

@@ -91,21 +91,22 @@ impl DetectService for DetectRpc {
         let (options, priority) =
             convert::batch_job(&request, self.limits.max_images).map_err(|error| to_status(&error, &id))?;
         // A model that cannot answer any image fails the call, not each image.
-        let version = self.pipeline.repository().get(&request.model, request.version);
-        let version = version.map_err(|error| to_status(&error, &id))?;
+        let pick = self.pipeline.repository().pick(&request.model, request.version, &request.rollout_key);
+        // One version answers all images, whatever is swapped meanwhile.
+        let pick = pick.map_err(|error| to_status(&error, &id))?;
         self.lifecycle.admit().map_err(|error| to_status(&error, &id))?;
-        let (model, number) = (version.name(), version.version());
         let results = join_all(request.images.into_iter().map(|image| async {
             let job = convert::image(Some(image)).map(|image| DetectJob {
-                model: model.to_owned(),
-                version: number,
+                model: String::new(),
+                version: 0,
+                rollout_key: String::new(),
                 image,
                 options: Arc::clone(&options),
                 priority,
                 deadline,
             });
             let answer = match job {
-                Ok(job) => self.pipeline.detect(job).await,
+                Ok(job) => self.pipeline.detect_on(pick.clone(), job).await,
                 Err(error) => Err(error),
             };
             let result = match answer {

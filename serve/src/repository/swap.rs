@@ -1,0 +1,458 @@
+//! How a version comes into service while another one serves, and how that one leaves.
+//!
+//! Read the folder and its digests; see that the memory suffices; load, open and warm up beside the old version; let the
+//! golden pictures agree; then, if no newer operation has begun, replace what requests read in one step. The old version
+//! runs what it has taken and ends. Whatever fails on the way leaves the old version as it was.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::events::EventKind;
+use super::fingerprint::{Fingerprint, digest};
+use super::index::{Entry, Route, State};
+use super::layout::{ModelFolder, read_model, read_model_with};
+use super::manifest::{Manifest, Strategy};
+use super::rollout::Rollout;
+use super::slot::{Previous, Slot};
+use super::{LoadOverrides, ModelVersion, Repository, golden};
+use crate::error::Error;
+
+/// Why an operation ended.
+pub(super) enum Stop {
+    /// A newer operation on the same model has begun.
+    Moot,
+    /// Something could not be done; nothing that served has changed.
+    Failed(String),
+}
+
+/// How an operation came about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// The folder changed.
+    Folder,
+    /// Someone asked for the model by name.
+    Name,
+}
+
+impl Repository {
+    /// Brings a model up to what lies in its folder: loads what is new, keeps what has not changed, lets go of what the
+    /// manifest does not choose any more. Blocks.
+    pub(super) fn read_again(&self, name: &str) -> Result<(), Stop> {
+        let slot = self.slot(name);
+        let operation = slot.begin();
+        let _running = slot.running.lock();
+        if !slot.is_newest(operation) {
+            return Err(Stop::Moot);
+        }
+        match read_model(&self.config.path, name) {
+            Ok(folder) => self.bring_in(&slot, operation, folder, Cause::Folder),
+            Err(reason) => self.refuse_model(name, reason),
+        }
+    }
+
+    /// Loads a model because someone asked for it. Blocks.
+    pub(super) fn load_by_name(&self, name: &str, overrides: LoadOverrides) -> Result<(), Error> {
+        let slot = self.slot(name);
+        let operation = slot.begin();
+        let running = slot.running.lock();
+        let result = if slot.is_newest(operation) {
+            self.overridden(name, &slot, &overrides).map_or_else(
+                |reason| self.refuse_model(name, reason),
+                |folder| self.bring_in(&slot, operation, folder, Cause::Name),
+            )
+        } else {
+            Err(Stop::Moot)
+        };
+        drop(running);
+        match result {
+            Ok(()) => Ok(()),
+            Err(Stop::Failed(reason)) => Err(Error::invalid(format!("model `{name}`: {reason}"))),
+            Err(Stop::Moot) => {
+                // The newer operation decides; its outcome is the answer.
+                drop(slot.running.lock());
+                self.get(name, 0).map(drop).map_err(|error| {
+                    Error::unavailable(format!(
+                        "a newer operation on model `{name}` took the place of this one: {}",
+                        error.message
+                    ))
+                })
+            }
+        }
+    }
+
+    /// Takes a model out of service.
+    pub(super) fn take_out(&self, name: &str) -> Result<(), Error> {
+        let slot = self.slot(name);
+        slot.begin();
+        let out = self.publish(|published| {
+            published.find(name)?;
+            let route = published.routes.remove(name);
+            let versions = Arc::make_mut(&mut published.index).get_mut(name);
+            let mut out: Vec<Arc<ModelVersion>> = Vec::new();
+            for entry in versions.into_iter().flat_map(BTreeMap::values_mut) {
+                if let State::Ready(version) = std::mem::replace(&mut entry.state, State::Failed("unloaded".into())) {
+                    out.push(version);
+                }
+            }
+            if let Some(route) = route {
+                out.push(route.answering);
+                out.extend(route.rollout.map(|rollout| Arc::clone(&rollout.candidate)));
+            }
+            Ok(out)
+        })?;
+        let mut kept = slot.kept.lock();
+        kept.contents.clear();
+        kept.files = None;
+        let previous = kept.previous.take().map(|previous| previous.version);
+        drop(kept);
+        self.retire_all(out.into_iter().chain(previous));
+        Ok(())
+    }
+
+    /// Takes a model out of service whose folder is gone.
+    pub(super) fn forget(&self, name: &str) {
+        // There is nothing to take out of a model that never came in.
+        let _ = self.take_out(name);
+        self.publish(|published| Arc::make_mut(&mut published.index).remove(name));
+    }
+
+    /// The folder to load from, with what the caller brought in place of what lies in the repository.
+    fn overridden(&self, name: &str, slot: &Slot, overrides: &LoadOverrides) -> Result<ModelFolder, String> {
+        if overrides.is_empty() {
+            return read_model(&self.config.path, name);
+        }
+        let manifest = match &overrides.config {
+            Some(config) => {
+                Manifest::from_json(config, || read_model(&self.config.path, name).map(|folder| folder.manifest))
+                    .map_err(|error| format!("config: {error}"))?
+            }
+            None => return Err("files: expected `config` beside them, the manifest as JSON".into()),
+        };
+        if overrides.files.is_empty() {
+            return read_model_with(&self.config.path, name, manifest);
+        }
+        let files = overrides.write(name)?;
+        let folder = read_model_with(files.path(), name, manifest)?;
+        slot.kept.lock().files = Some(Arc::new(files));
+        Ok(folder)
+    }
+
+    /// A model whose manifest or folder cannot be used.
+    fn refuse_model(&self, name: &str, reason: String) -> Result<(), Stop> {
+        self.publish(|published| {
+            let versions = Arc::make_mut(&mut published.index).entry(name.to_owned()).or_default();
+            if versions.values().any(|entry| entry.ready().is_some()) {
+                for entry in versions.values_mut() {
+                    entry.failure = Some(reason.clone());
+                }
+            } else {
+                // No version is known; 0 stands for the model itself.
+                *versions = BTreeMap::from([(0, Entry::new(State::Failed(reason.clone())))]);
+            }
+        });
+        self.metrics.swap(name, "failed");
+        self.events.send(name, 0, EventKind::Failed, reason.clone());
+        Err(Stop::Failed(reason))
+    }
+
+    fn bring_in(&self, slot: &Slot, operation: u64, folder: ModelFolder, cause: Cause) -> Result<(), Stop> {
+        let name = folder.name.clone();
+        let (chosen, missing) = folder.manifest.versions.choose(&folder.versions);
+        {
+            let mut kept = slot.kept.lock();
+            kept.folder = Some(folder.clone());
+            kept.chosen = chosen.clone();
+        }
+        let mut failures = Vec::new();
+        for version in missing {
+            let reason = "the manifest lists it, but its folder is not there".to_owned();
+            self.refuse(&name, version, &reason);
+            failures.push(format!("version {version}: {reason}"));
+        }
+        for version in chosen {
+            match self.bring_in_version(slot, operation, &folder, version, cause) {
+                Ok(()) => {}
+                Err(Stop::Moot) => return Err(Stop::Moot),
+                Err(Stop::Failed(reason)) => {
+                    self.refuse(&name, version, &reason);
+                    failures.push(format!("version {version}: {reason}"));
+                }
+            }
+        }
+        if failures.is_empty() {
+            self.let_go(&name, slot);
+            Ok(())
+        } else {
+            Err(Stop::Failed(failures.join("; ")))
+        }
+    }
+
+    fn bring_in_version(
+        &self,
+        slot: &Slot,
+        operation: u64,
+        folder: &ModelFolder,
+        version: u64,
+        cause: Cause,
+    ) -> Result<(), Stop> {
+        let name = &folder.name;
+        let files = folder.path.join(version.to_string());
+        let content = Fingerprint::of(folder, version);
+        if self.is_loaded(slot, name, version, &content) {
+            return Ok(());
+        }
+        if cause == Cause::Name {
+            self.decisions.forget(name, version);
+        } else if let Some(reason) = self.decisions.refusal(name, version, || digest(&files)) {
+            return Err(Stop::Failed(reason));
+        }
+        self.events.send(name, version, EventKind::Loading, "");
+        self.publish(|published| {
+            let versions = Arc::make_mut(&mut published.index).entry(name.clone()).or_default();
+            versions.remove(&0);
+            versions.entry(version).and_modify(|entry| entry.show_loading()).or_insert(Entry::new(State::Loading));
+        });
+        let started = Instant::now();
+        let loaded = self.load_beside(slot, operation, folder, version)?;
+        // What was written while it was read is another content.
+        if Fingerprint::of(folder, version) != content {
+            return Err(Stop::Failed("its files changed while it was loaded".into()));
+        }
+        let detail = format!("after {:.3} s", started.elapsed().as_secs_f64());
+        self.install(slot, operation, folder, version, Arc::new(loaded), detail)?;
+        slot.kept.lock().contents.insert(version, content);
+        Ok(())
+    }
+
+    /// Serves, or is on trial, with this very content.
+    fn is_loaded(&self, slot: &Slot, name: &str, version: u64, content: &Fingerprint) -> bool {
+        if slot.kept.lock().contents.get(&version) != Some(content) {
+            return false;
+        }
+        self.publish(|published| {
+            let on_trial = published.routes.get(name).and_then(|route| route.rollout.as_ref());
+            if on_trial.is_some_and(|rollout| rollout.candidate.version() == version && rollout.candidate.is_live()) {
+                return true;
+            }
+            let entry =
+                Arc::make_mut(&mut published.index).get_mut(name).and_then(|versions| versions.get_mut(&version));
+            let Some(entry) = entry else { return false };
+            let live = entry.ready().is_some();
+            if live {
+                entry.failure = None;
+            }
+            live
+        })
+    }
+
+    /// Loads a version, without anyone being able to reach it yet.
+    fn load_beside(
+        &self,
+        slot: &Slot,
+        operation: u64,
+        folder: &ModelFolder,
+        version: u64,
+    ) -> Result<ModelVersion, Stop> {
+        let goes_on = || if slot.is_newest(operation) { Ok(()) } else { Err(Stop::Moot) };
+        let files = folder.path.join(version.to_string());
+        check_memory(&files.join(&folder.manifest.file)).map_err(Stop::Failed)?;
+        goes_on()?;
+        let load = AssertUnwindSafe(|| ModelVersion::load(folder, version, &self.engines, &self.metrics));
+        let loaded = catch_unwind(load)
+            .unwrap_or_else(|_| Err("the engine panicked while it loaded the model".into()))
+            .map_err(Stop::Failed)?;
+        goes_on()?;
+        let count = golden::verify(&files, &loaded, &folder.manifest.golden).map_err(Stop::Failed)?;
+        tracing::debug!(model = folder.name, version, count, "golden pictures agree");
+        goes_on()?;
+        Ok(loaded)
+    }
+
+    /// Makes a loaded version answer, or puts it on trial.
+    fn install(
+        &self,
+        slot: &Slot,
+        operation: u64,
+        folder: &ModelFolder,
+        version: u64,
+        loaded: Arc<ModelVersion>,
+        detail: String,
+    ) -> Result<(), Stop> {
+        let name = &folder.name;
+        let settings = &folder.manifest.rollout;
+        let (kind, displaced) = self.publish(|published| {
+            // Checked here, where no newer operation can come between.
+            if !slot.is_newest(operation) {
+                return Err(Stop::Moot);
+            }
+            let mut displaced = Vec::new();
+            let versions = Arc::make_mut(&mut published.index).entry(name.clone()).or_default();
+            let route = published.routes.get_mut(name).filter(|route| route.answering.is_live());
+            let kind = match route {
+                // An older number beside the one that answers.
+                Some(route) if version < route.answering.version() => {
+                    displaced.extend(replace(versions, version, loaded));
+                    EventKind::Serving
+                }
+                Some(route) if settings.strategy != Strategy::Immediate => {
+                    if let Some(rollout) = route.rollout.take() {
+                        displaced.extend(drop_candidate(versions, &rollout));
+                    }
+                    if version == route.answering.version() {
+                        versions.entry(version).and_modify(|entry| entry.failure = None);
+                    } else {
+                        displaced.extend(replace(versions, version, Arc::clone(&loaded)));
+                    }
+                    let baseline = Arc::clone(&route.answering);
+                    route.rollout = Some(Arc::new(Rollout::new(loaded, baseline, settings.clone())));
+                    EventKind::OnTrial
+                }
+                _ => {
+                    displaced.extend(replace(versions, version, Arc::clone(&loaded)));
+                    let old = published.routes.insert(name.clone(), Route { answering: loaded, rollout: None });
+                    if let Some(old) = old {
+                        let rollout = old.rollout.as_ref();
+                        displaced.extend(rollout.and_then(|rollout| drop_candidate(versions, rollout)));
+                    }
+                    EventKind::Serving
+                }
+            };
+            Ok((kind, displaced))
+        })?;
+        self.metrics.swap(name, if kind == EventKind::OnTrial { "on_trial" } else { "serving" });
+        self.events.send(name, version, kind, detail);
+        for old in displaced {
+            self.keep_or_retire(slot, old);
+        }
+        Ok(())
+    }
+
+    /// Takes versions that the manifest does not choose out of service, except those that still answer.
+    pub(super) fn let_go(&self, name: &str, slot: &Slot) {
+        let chosen = slot.kept.lock().chosen.clone();
+        let left = self.publish(|published| {
+            let (route, index) = (published.routes.get(name), Arc::make_mut(&mut published.index));
+            let Some(versions) = index.get_mut(name) else { return Vec::new() };
+            let answering = route.map(|route| Arc::clone(&route.answering));
+            let gone: Vec<u64> = versions
+                .iter()
+                .filter(|(number, entry)| {
+                    let answers = matches!((&entry.state, &answering), (State::Ready(version), Some(answering))
+                        if Arc::ptr_eq(version, answering));
+                    !chosen.contains(number) && !answers
+                })
+                .map(|(number, _)| *number)
+                .collect();
+            gone.into_iter().filter_map(|number| versions.remove(&number)).collect()
+        });
+        for entry in left {
+            if let State::Ready(version) = entry.state {
+                slot.kept.lock().contents.remove(&version.version());
+                self.keep_or_retire(slot, version);
+            }
+        }
+    }
+
+    /// Writes down why a version does not come into service. What serves under its number goes on.
+    pub(super) fn refuse(&self, name: &str, version: u64, reason: &str) {
+        self.publish(|published| {
+            let versions = Arc::make_mut(&mut published.index).entry(name.to_owned()).or_default();
+            match versions.get_mut(&version) {
+                Some(entry) if matches!(entry.state, State::Ready(_)) => entry.failure = Some(reason.to_owned()),
+                _ => {
+                    versions.insert(version, Entry::new(State::Failed(reason.to_owned())));
+                }
+            }
+        });
+        self.metrics.swap(name, "failed");
+        self.events.send(name, version, EventKind::Failed, reason);
+    }
+
+    /// A version that answered until now is kept warm for a while, where the manifest says so.
+    pub(super) fn keep_or_retire(&self, slot: &Slot, version: Arc<ModelVersion>) {
+        let mut kept = slot.kept.lock();
+        let keep = kept.folder.as_ref().map_or(0.0, |folder| folder.manifest.rollout.keep_previous_s);
+        if keep <= 0.0 {
+            drop(kept);
+            return self.retire(version);
+        }
+        let until = Instant::now() + Duration::from_secs_f64(keep);
+        let older = kept.previous.replace(Previous { version, until });
+        drop(kept);
+        if let Some(older) = older {
+            self.retire(older.version);
+        }
+    }
+
+    fn retire_all(&self, versions: impl Iterator<Item = Arc<ModelVersion>>) {
+        let mut retired: Vec<Arc<ModelVersion>> = Vec::new();
+        for version in versions {
+            if !retired.iter().any(|known| Arc::ptr_eq(known, &version)) {
+                retired.push(version);
+            }
+        }
+        for version in retired {
+            self.retire(version);
+        }
+    }
+
+    /// Waits, on a thread of its own, until no request holds the version, lets it finish, and frees it.
+    pub(super) fn retire(&self, version: Arc<ModelVersion>) {
+        let events = self.events.clone();
+        events.send(version.name(), version.version(), EventKind::Retiring, "");
+        let end = move || {
+            while Arc::strong_count(&version) > 1 {
+                thread::sleep(Duration::from_millis(2));
+            }
+            version.drain();
+            let (name, number) = (version.name().to_owned(), version.version());
+            drop(version);
+            events.send(&name, number, EventKind::Unloaded, "");
+        };
+        if let Err(error) = thread::Builder::new().name("retire".into()).spawn(end) {
+            // Without the thread it is freed when its last request lets go of it.
+            tracing::warn!(%error, "no thread to wait for a version's end");
+        }
+    }
+}
+
+/// Puts a version into the index; what was there under its number is returned.
+pub(super) fn replace(
+    versions: &mut BTreeMap<u64, Entry>,
+    version: u64,
+    loaded: Arc<ModelVersion>,
+) -> Option<Arc<ModelVersion>> {
+    match versions.insert(version, Entry::new(State::Ready(loaded)))?.state {
+        State::Ready(old) => Some(old),
+        _ => None,
+    }
+}
+
+/// Takes a trial's version out of the index, unless the number is the other one's too.
+fn drop_candidate(versions: &mut BTreeMap<u64, Entry>, rollout: &Rollout) -> Option<Arc<ModelVersion>> {
+    let (number, candidate) = (rollout.candidate.version(), &rollout.candidate);
+    let listed = matches!(versions.get(&number).map(|entry| &entry.state),
+        Some(State::Ready(version)) if Arc::ptr_eq(version, candidate));
+    if listed {
+        versions.remove(&number);
+    }
+    Some(Arc::clone(candidate))
+}
+
+/// Refuses what would clearly not fit beside what serves: weights take at least their file's size, once as they are read
+/// and once as the engine keeps them.
+fn check_memory(file: &Path) -> Result<(), String> {
+    let Ok(metadata) = std::fs::metadata(file) else { return Ok(()) };
+    let mut system = sysinfo::System::new();
+    system.refresh_memory();
+    let free = system.cgroup_limits().map_or(system.available_memory(), |limits| limits.free_memory);
+    let needed = metadata.len().saturating_mul(2);
+    if needed <= free {
+        return Ok(());
+    }
+    Err(format!("{}: needs about {needed} bytes of memory beside what serves, {free} are free", file.display()))
+}
