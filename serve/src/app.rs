@@ -21,7 +21,7 @@ use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::pipeline::{Limits, Pipeline};
 use crate::repository::{self, Repository};
-use crate::rpc::{self, Admission, Connections, DetectRpc, RpcLimits};
+use crate::rpc::{self, AdminRpc, Admission, Connections, DetectRpc, RpcLimits};
 use crate::status_page;
 
 /// The daemon, built and bound but not serving yet.
@@ -71,7 +71,8 @@ impl App {
             default_deadline: config.server.default_deadline,
         };
         let detect = DetectRpc::new(pipeline, Arc::clone(&lifecycle), limits);
-        let (service, health) = rpc::services(&config.server, detect, Arc::clone(&lifecycle))?;
+        let admin = AdminRpc::new(Arc::clone(&repository), Arc::clone(&lifecycle));
+        let (service, health) = rpc::services(&config.server, detect, admin, Arc::clone(&lifecycle))?;
         Ok(Self { config, metrics, lifecycle, repository, service, health, grpc, http })
     }
 

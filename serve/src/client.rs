@@ -59,20 +59,32 @@ pub enum ClientError {
     Status(Box<Status>),
 }
 
+/// Connects to `address`: `host:port`, with or without `http://`.
+///
+/// # Errors
+/// The address is not one, or nobody answers there within five seconds.
+pub async fn connect(address: &str) -> Result<Channel, ClientError> {
+    let url = url(address).map_err(|reason| ClientError::Address { address: address.to_owned(), reason })?;
+    let endpoint = Endpoint::from_shared(url.clone())
+        .map_err(|error| ClientError::Address { address: address.to_owned(), reason: deepest(&error) })?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true);
+    endpoint.connect().await.map_err(|error| ClientError::Connect { address: url, reason: deepest(&error) })
+}
+
+impl From<Status> for ClientError {
+    fn from(status: Status) -> Self {
+        Self::Status(Box::new(status))
+    }
+}
+
 impl Client {
     /// Connects to `address`: `host:port`, with or without `http://`. `timeout` holds for every call.
     ///
     /// # Errors
     /// The address is not one, or nobody answers there within five seconds.
     pub async fn connect(address: &str, timeout: Duration) -> Result<Self, ClientError> {
-        let url = url(address).map_err(|reason| ClientError::Address { address: address.to_owned(), reason })?;
-        let endpoint = Endpoint::from_shared(url.clone())
-            .map_err(|error| ClientError::Address { address: address.to_owned(), reason: deepest(&error) })?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true);
-        let channel =
-            endpoint.connect().await.map_err(|error| ClientError::Connect { address: url, reason: deepest(&error) })?;
-        let service = DetectServiceClient::new(channel)
+        let service = DetectServiceClient::new(connect(address).await?)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         Ok(Self { service, timeout })

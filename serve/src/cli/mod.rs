@@ -1,8 +1,9 @@
-//! The command line: `serve`, `check`, `detect`, `demo`, `version`.
+//! The command line: `serve`, `check`, `detect`, `models`, `demo`, `version`.
 
 mod check;
 mod demo;
 mod detect;
+mod models;
 mod options;
 mod pictures;
 mod report;
@@ -33,6 +34,8 @@ enum Command {
     Check(check::Args),
     /// Send pictures to a server and print the boxes.
     Detect(detect::Args),
+    /// See and change what a server serves: load, unload, promote, roll back, watch.
+    Models(models::Args),
     /// See it work: start a server on the bundled model and send it the bundled pictures.
     Demo(demo::Args),
     /// Print the version and the engines of this build.
@@ -48,6 +51,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Detect(args) => detect::run(args),
+        Command::Models(args) => models::run(args),
         Command::Demo(args) => demo::run(&args),
         Command::Version => version::run(),
     };

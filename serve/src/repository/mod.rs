@@ -24,7 +24,7 @@ pub use agreement::Agreement;
 pub use events::{Event, EventKind};
 pub use index::{Entry, Index, State};
 pub use overrides::LoadOverrides;
-pub use rollout::{Figures, Rollout, Side};
+pub use rollout::{Figures, Requests, Rollout, Side};
 pub use trial::TrialStatus;
 pub use version::ModelVersion;
 pub use watch::watch;

@@ -140,7 +140,7 @@ impl DetectService for DetectRpc {
         &self,
         _: Request<wire::ListModelsRequest>,
     ) -> Result<Response<wire::ListModelsResponse>, Status> {
-        Ok(Response::new(models::list(&self.pipeline.repository().index())))
+        Ok(Response::new(models::list(self.pipeline.repository())))
     }
 
     async fn get_model(

@@ -1,5 +1,6 @@
 //! The gRPC port: its services, its connections, its limits.
 
+mod admin;
 mod admission;
 mod connection;
 pub mod convert;
@@ -10,6 +11,7 @@ mod models;
 mod status;
 mod stream;
 
+pub use admin::AdminRpc;
 pub use connection::{Connections, serve};
 pub use detect::{DetectRpc, RpcLimits};
 pub use health::watch as watch_health;
@@ -18,6 +20,7 @@ pub use models::family_name;
 use std::sync::Arc;
 
 use detectd_proto::FILE_DESCRIPTOR_SET;
+use detectd_proto::detect::v1::admin_service_server::AdminServiceServer;
 use detectd_proto::detect::v1::detect_service_server::DetectServiceServer;
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
@@ -36,6 +39,7 @@ pub use admission::Admission;
 pub fn services(
     config: &ServerConfig,
     detect: DetectRpc,
+    admin: AdminRpc,
     lifecycle: Arc<Lifecycle>,
 ) -> Result<(Admission, HealthReporter), Error> {
     let mut service = DetectServiceServer::new(detect)
@@ -49,7 +53,8 @@ pub fn services(
         service = service.accept_compressed(encoding).send_compressed(encoding);
     }
     let (reporter, health) = tonic_health::server::health_reporter();
-    let mut others = Routes::new(health);
+    let admin = AdminServiceServer::new(admin).max_decoding_message_size(config.max_message_bytes);
+    let mut others = Routes::new(health).add_service(admin);
     if config.reflection {
         let reflection = |error: tonic_reflection::server::Error| Error::internal(format!("reflection: {error}"));
         let builder = || {

@@ -4,19 +4,22 @@ use detectd_engine::{ModelSpec, TensorSpec};
 use detectd_proto::detect::v1 as wire;
 
 use super::convert::default_options;
-use crate::repository::{Index, ModelVersion, State};
+use crate::repository::{ModelVersion, Repository, State};
 
 /// Every model with the state of each version.
-pub fn list(index: &Index) -> wire::ListModelsResponse {
+pub fn list(repository: &Repository) -> wire::ListModelsResponse {
+    let index = repository.index();
     let models = index.iter().map(|(name, versions)| {
-        let default = versions.iter().rev().find(|(_, entry)| entry.reason().is_none()).map(|(version, _)| *version);
+        let default = repository.get(name, 0).ok().map(|version| version.version());
         let versions = versions.iter().map(|(version, entry)| wire::VersionStatus {
             version: *version,
             state: match (&entry.state, entry.reason()) {
                 (State::Ready(_), None) => wire::ModelState::Ready.into(),
+                (State::Loading, _) => wire::ModelState::Loading.into(),
                 _ => wire::ModelState::Failed.into(),
             },
-            reason: entry.reason().unwrap_or_default().to_owned(),
+            // What serves may have a newer content that does not.
+            reason: entry.reason().or(entry.failure.as_deref()).unwrap_or_default().to_owned(),
             is_default: default == Some(*version),
         });
         wire::ModelStatus { name: name.clone(), versions: versions.collect() }
