@@ -68,7 +68,11 @@ pub fn read_model(repository: &Path, name: &str) -> Result<ModelFolder, String> 
     read_model_with(repository, name, manifest)
 }
 
-fn check_name(name: &str) -> Result<(), String> {
+/// A model's name is a folder's, and not a hidden one's.
+///
+/// # Errors
+/// It is none.
+pub fn check_name(name: &str) -> Result<(), String> {
     if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', '\0']) {
         return Err(format!("`{name}` is no name of a model"));
     }

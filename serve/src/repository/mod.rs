@@ -112,7 +112,7 @@ impl Repository {
     pub async fn load(self: &Arc<Self>, model: &str, overrides: LoadOverrides) -> Result<(), Error> {
         self.check_explicit()?;
         let (repository, model) = (Arc::clone(self), model.to_owned());
-        let loading = tokio::task::spawn_blocking(move || repository.load_by_name(&model, overrides));
+        let loading = tokio::task::spawn_blocking(move || repository.load_by_name(&model, &overrides));
         loading.await.unwrap_or_else(|error| Err(Error::internal(format!("loading ended early: {error}"))))
     }
 

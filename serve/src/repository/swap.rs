@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::events::EventKind;
 use super::fingerprint::{Fingerprint, digest};
 use super::index::{Entry, Route, State};
-use super::layout::{ModelFolder, read_model, read_model_with};
+use super::layout::{ModelFolder, check_name, read_model, read_model_with};
 use super::manifest::{Manifest, Strategy};
 use super::rollout::Rollout;
 use super::slot::{Previous, Slot};
@@ -49,20 +49,26 @@ impl Repository {
             return Err(Stop::Moot);
         }
         match read_model(&self.config.path, name) {
-            Ok(folder) => self.bring_in(&slot, operation, folder, Cause::Folder),
+            Ok(folder) => self.bring_in(&slot, operation, &folder, Cause::Folder),
             Err(reason) => self.refuse_model(name, reason),
         }
     }
 
     /// Loads a model because someone asked for it. Blocks.
-    pub(super) fn load_by_name(&self, name: &str, overrides: LoadOverrides) -> Result<(), Error> {
+    pub(super) fn load_by_name(&self, name: &str, overrides: &LoadOverrides) -> Result<(), Error> {
+        // A name that means nothing leaves no trace.
+        check_name(name).map_err(Error::invalid)?;
+        let manifest = self.config.path.join(name).join("model.toml");
+        if overrides.files.is_empty() && !manifest.is_file() && !self.index().contains_key(name) {
+            return Err(Error::not_found(format!("there is no model `{name}`: no file {}", manifest.display())));
+        }
         let slot = self.slot(name);
         let operation = slot.begin();
         let running = slot.running.lock();
         let result = if slot.is_newest(operation) {
-            self.overridden(name, &slot, &overrides).map_or_else(
+            self.overridden(name, &slot, overrides).map_or_else(
                 |reason| self.refuse_model(name, reason),
-                |folder| self.bring_in(&slot, operation, folder, Cause::Name),
+                |folder| self.bring_in(&slot, operation, &folder, Cause::Name),
             )
         } else {
             Err(Stop::Moot)
@@ -86,6 +92,7 @@ impl Repository {
 
     /// Takes a model out of service.
     pub(super) fn take_out(&self, name: &str) -> Result<(), Error> {
+        self.published.load().find(name)?;
         let slot = self.slot(name);
         slot.begin();
         let out = self.publish(|published| {
@@ -159,7 +166,7 @@ impl Repository {
         Err(Stop::Failed(reason))
     }
 
-    fn bring_in(&self, slot: &Slot, operation: u64, folder: ModelFolder, cause: Cause) -> Result<(), Stop> {
+    fn bring_in(&self, slot: &Slot, operation: u64, folder: &ModelFolder, cause: Cause) -> Result<(), Stop> {
         let name = folder.name.clone();
         let (chosen, missing) = folder.manifest.versions.choose(&folder.versions);
         {
@@ -174,7 +181,7 @@ impl Repository {
             failures.push(format!("version {version}: {reason}"));
         }
         for version in chosen {
-            match self.bring_in_version(slot, operation, &folder, version, cause) {
+            match self.bring_in_version(slot, operation, folder, version, cause) {
                 Ok(()) => {}
                 Err(Stop::Moot) => return Err(Stop::Moot),
                 Err(Stop::Failed(reason)) => {

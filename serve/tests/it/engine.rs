@@ -1,6 +1,7 @@
 //! An engine that tests can hold, count and break. It reads the pictures' first pixel: its red is the class, and some
 //! colours make it fail.
 
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -67,6 +68,8 @@ impl Control {
     ) -> impl Fn(&LoadOptions) -> Result<Arc<dyn Model>, EngineError> + Send + Sync + 'static {
         let control = Arc::clone(self);
         move |options| {
+            let behaviour = Behaviour::read(&options.path);
+            behaviour.load()?;
             let spec = ModelSpec {
                 engine: "controlled".into(),
                 inputs: Vec::new(),
@@ -84,7 +87,7 @@ impl Control {
                     auxiliary: Vec::new(),
                 }),
             };
-            Ok(Arc::new(ControlledModel { spec, control: Arc::clone(&control) }))
+            Ok(Arc::new(ControlledModel { spec, behaviour, control: Arc::clone(&control) }))
         }
     }
 }
@@ -99,8 +102,36 @@ impl Drop for Hold {
     }
 }
 
+/// What the model's file asks for, a word and a number a line: `load_fails`, `load_panics`, `load_takes 300`,
+/// `warm_up_fails`, `takes 5` (milliseconds an execution), `fails 3` (every third execution), `moves_boxes`.
+#[derive(Clone, Debug, Default)]
+struct Behaviour(String);
+
+impl Behaviour {
+    fn read(path: &Path) -> Self {
+        Self(std::fs::read_to_string(path).unwrap_or_default())
+    }
+
+    fn asks(&self, word: &str) -> Option<u64> {
+        let line = self.0.lines().find(|line| line.split(' ').next() == Some(word))?;
+        Some(line.split(' ').nth(1).and_then(|number| number.parse().ok()).unwrap_or(1))
+    }
+
+    fn load(&self) -> Result<(), EngineError> {
+        if let Some(milliseconds) = self.asks("load_takes") {
+            std::thread::sleep(Duration::from_millis(milliseconds));
+        }
+        assert!(self.asks("load_panics").is_none(), "the file wants the loader to panic");
+        match self.asks("load_fails") {
+            Some(_) => Err(EngineError::Load("the file wants the loader to fail".into())),
+            None => Ok(()),
+        }
+    }
+}
+
 struct ControlledModel {
     spec: ModelSpec,
+    behaviour: Behaviour,
     control: Arc<Control>,
 }
 
@@ -114,12 +145,19 @@ impl Model for ControlledModel {
             return Err(EngineError::Backend("the test wants no more engines".into()));
         }
         *self.control.opened.lock().unwrap() += 1;
-        Ok(Box::new(ControlledEngine { spec: self.spec.clone(), control: Arc::clone(&self.control) }))
+        Ok(Box::new(ControlledEngine {
+            spec: self.spec.clone(),
+            behaviour: self.behaviour.clone(),
+            executions: 0,
+            control: Arc::clone(&self.control),
+        }))
     }
 }
 
 struct ControlledEngine {
     spec: ModelSpec,
+    behaviour: Behaviour,
+    executions: u64,
     control: Arc<Control>,
 }
 
@@ -141,6 +179,21 @@ impl Engine for ControlledEngine {
         self.control.executions.lock().unwrap().push(pictures.len());
         let held = self.control.held.lock().unwrap();
         drop(self.control.changed.wait_while(held, |held| *held).unwrap());
+        if let Some(milliseconds) = self.behaviour.asks("takes") {
+            std::thread::sleep(Duration::from_millis(milliseconds));
+        }
+        self.executions += 1;
+        if self.behaviour.asks("warm_up_fails").is_some() {
+            return Err(EngineError::Backend("the file wants executions to fail".into()));
+        }
+        // The warm-up's executions are the first ones.
+        if self
+            .behaviour
+            .asks("fails")
+            .is_some_and(|every| self.executions > 8 && self.executions.is_multiple_of(every))
+        {
+            return Err(EngineError::Backend("the file wants some executions to fail".into()));
+        }
         let mut detections = Vec::new();
         for (picture, options) in pictures.iter().zip(options) {
             let Picture::Decoded(image) = picture else { panic!("asked for decoded pictures") };
@@ -150,7 +203,8 @@ impl Engine for ControlledEngine {
             if rgb == FAIL {
                 return Err(EngineError::Backend("a picture that makes the engine fail".into()));
             }
-            let bbox = BoundingBox::new(0.0, 0.0, image.width() as f32, image.height() as f32);
+            let shift = if self.behaviour.asks("moves_boxes").is_some() { image.width() as f32 } else { 0.0 };
+            let bbox = BoundingBox::new(shift, 0.0, shift + image.width() as f32, image.height() as f32);
             let class_id = u32::from(rgb[0]).min(CLASSES as u32 - 1);
             let found = Detection { class_id, score: f32::from(rgb[1]) / 255.0, bbox };
             let kept = found.score >= options.score_threshold && options.allows(class_id);

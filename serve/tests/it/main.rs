@@ -10,5 +10,7 @@ mod failures;
 mod limits;
 mod models;
 mod options;
+mod rollout;
 mod stream;
 mod support;
+mod swap;

@@ -1,6 +1,7 @@
 //! A daemon for one test, and clients for it.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fs, io};
@@ -28,7 +29,7 @@ pub struct Daemon {
     pub http: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<Result<(), Error>>,
-    _repository: tempfile::TempDir,
+    pub repository: tempfile::TempDir,
 }
 
 /// What a test wants to be otherwise.
@@ -49,13 +50,14 @@ impl Default for Setup {
 
 impl Daemon {
     pub async fn start(setup: Setup) -> Self {
-        let repository = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), setup).await
+    }
+
+    /// The same in a folder that may hold more versions already.
+    pub async fn start_in(repository: tempfile::TempDir, setup: Setup) -> Self {
         for model in &setup.models {
             let folder = repository.path().join(model);
-            fs::create_dir_all(folder.join("1")).unwrap();
-            fs::write(folder.join("1/model.test"), "no content: the engine needs none").unwrap();
-            let labels: Vec<_> = (0..CLASSES).map(|class| format!("{model}-{class}")).collect();
-            fs::write(folder.join("1/labels.txt"), labels.join("\n")).unwrap();
+            write_version(&folder.join("1"), model, "");
             let manifest = format!("engine = \"controlled\"\nfile = \"model.test\"\n{}", setup.manifest);
             fs::write(folder.join("model.toml"), manifest).unwrap();
         }
@@ -71,7 +73,7 @@ impl Daemon {
             let _ = stopped.await;
         }));
         control.take_executions();
-        Self { control, grpc, http, stop: Some(stop), running, _repository: repository }
+        Self { control, grpc, http, stop: Some(stop), running, repository }
     }
 
     pub async fn client(&self) -> DetectServiceClient<Channel> {
@@ -121,6 +123,14 @@ impl Daemon {
         })
         .await;
     }
+}
+
+/// A version of `model` whose engine behaves as `behaviour` asks.
+pub fn write_version(folder: &Path, model: &str, behaviour: &str) {
+    fs::create_dir_all(folder).unwrap();
+    fs::write(folder.join("model.test"), behaviour).unwrap();
+    let labels: Vec<_> = (0..CLASSES).map(|class| format!("{model}-{class}")).collect();
+    fs::write(folder.join("labels.txt"), labels.join("\n")).unwrap();
 }
 
 async fn http_get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {

@@ -1,0 +1,173 @@
+//! New versions on trial: canaries and shadows, and the way back.
+
+use std::time::Duration;
+
+use detectd::config::Control;
+use detectd_proto::detect::v1 as wire;
+use detectd_proto::detect::v1::EventKind::{Loading, OnTrial, Retiring, RolledBack, Unloaded};
+use detectd_proto::detect::v1::admin_service_client::AdminServiceClient;
+use tonic::Code;
+
+use crate::support::{Daemon, Setup, eventually, good, request, write_version};
+
+fn canary() -> Setup {
+    Setup {
+        manifest: "[instances]\ncount = 1\n[rollout]\nstrategy = \"canary\"\nshare = 0.5\nwindow_s = 1.0\n\
+                   min_requests = 20\ncompare_share = 0.5\nkeep_previous_s = 600\n",
+        configure: watching,
+        ..Setup::default()
+    }
+}
+
+fn watching(config: &mut detectd::config::Config) {
+    config.repository.control = Control::Watch;
+    config.repository.settle = Duration::from_millis(40);
+}
+
+async fn put(daemon: &Daemon, version: u64, behaviour: &str) {
+    let model = daemon.repository.path().join("parts");
+    write_version(&model.join(".incoming"), "parts", behaviour);
+    std::fs::rename(model.join(".incoming"), model.join(version.to_string())).unwrap();
+    eventually("it is on trial", || async { rollout(daemon).await.trial.is_some() }).await;
+}
+
+async fn rollout(daemon: &Daemon) -> wire::GetRolloutResponse {
+    let mut admin = AdminServiceClient::new(daemon.channel().await);
+    admin.get_rollout(wire::GetRolloutRequest::default()).await.unwrap().into_inner()
+}
+
+async fn reason(daemon: &Daemon, version: u64) -> String {
+    let models = daemon.client().await.list_models(wire::ListModelsRequest {}).await.unwrap().into_inner().models;
+    models[0].versions.iter().find(|status| status.version == version).map(|it| it.reason.clone()).unwrap_or_default()
+}
+
+/// Sends requests until the trial is over. Returns the versions that answered.
+async fn until_over(daemon: &Daemon) -> Vec<u64> {
+    let mut versions = Vec::new();
+    let mut client = daemon.client().await;
+    let mut turn = 0u32;
+    while !turn.is_multiple_of(10) || turn == 0 || rollout(daemon).await.trial.is_some() {
+        assert!(turn < 50_000, "the trial never ends");
+        turn += 1;
+        versions.push(client.detect(request(good(1))).await.unwrap().into_inner().version);
+    }
+    versions
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_that_is_worse_is_taken_back_by_itself() {
+    for (behaviour, why) in
+        [("fails 3", "more requests fail"), ("takes 20", "it is slower"), ("moves_boxes", "other boxes")]
+    {
+        let daemon = Daemon::start(canary()).await;
+        put(&daemon, 2, behaviour).await;
+        let versions = until_over(&daemon).await;
+        assert!(versions.contains(&1) && versions.contains(&2), "{behaviour}: both answer while the trial lasts");
+        let said = reason(&daemon, 2).await;
+        assert!(said.contains("rolled back") && said.contains(why), "{behaviour}: {said}");
+        assert_eq!(rollout(&daemon).await.answering, 1);
+        let after = daemon.client().await.detect(request(good(1))).await.unwrap().into_inner();
+        assert_eq!(after.version, 1);
+        assert_eq!(daemon.metric("detectd_model_swaps_total", &["outcome=\"rolled_back\""]).await, 1.0);
+        daemon.nothing_pending().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_that_is_fine_is_promoted_and_can_be_rolled_back() {
+    let daemon = Daemon::start(canary()).await;
+    put(&daemon, 2, "").await;
+    until_over(&daemon).await;
+    let status = rollout(&daemon).await;
+    assert_eq!((status.answering, status.previous), (2, 1));
+    let mut admin = AdminServiceClient::new(daemon.channel().await);
+    let opened = daemon.control.opened();
+    admin.rollback(wire::RollbackRequest { reason: "for the test".into(), ..Default::default() }).await.unwrap();
+    let answer = daemon.client().await.detect(request(good(1))).await.unwrap().into_inner();
+    assert_eq!(answer.version, 1);
+    assert_eq!(daemon.control.opened(), opened, "the version was kept warm");
+    assert!(reason(&daemon, 2).await.contains("for the test"));
+    let nothing = admin.rollback(wire::RollbackRequest::default()).await.unwrap_err();
+    assert_eq!(nothing.code(), Code::Unavailable);
+
+    // What was rolled back stays so over a restart, until its files change.
+    let Daemon { repository, .. } = daemon;
+    let again = Daemon::start_in(
+        repository,
+        Setup {
+            configure: |config| {
+                watching(config);
+                config.repository.strict = false;
+            },
+            ..canary()
+        },
+    )
+    .await;
+    assert!(reason(&again, 2).await.contains("for the test"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_with_a_key_stay_with_their_version() {
+    let setup = Setup {
+        manifest: "[instances]\ncount = 1\n[rollout]\nstrategy = \"canary\"\nshare = 0.5\nwindow_s = 600\n",
+        ..canary()
+    };
+    let daemon = Daemon::start(setup).await;
+    put(&daemon, 2, "").await;
+    let mut client = daemon.client().await;
+    let mut seen = [0; 3];
+    for key in 0..20 {
+        let mut versions = Vec::new();
+        for _ in 0..4 {
+            let request = wire::DetectRequest { rollout_key: format!("user-{key}"), ..request(good(1)) };
+            versions.push(client.detect(request).await.unwrap().into_inner().version);
+        }
+        assert!(versions.iter().all(|version| *version == versions[0]), "{versions:?}");
+        seen[versions[0] as usize] += 1;
+    }
+    assert!(seen[1] > 2 && seen[2] > 2, "{seen:?}");
+    let mut admin = AdminServiceClient::new(daemon.channel().await);
+    admin.promote(wire::PromoteRequest::default()).await.unwrap();
+    assert_eq!(client.detect(request(good(1))).await.unwrap().into_inner().version, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shadow_answers_nobody_and_is_compared() {
+    let setup =
+        Setup { manifest: "[instances]\ncount = 1\n[rollout]\nstrategy = \"shadow\"\nshare = 1.0\n", ..canary() };
+    let daemon = Daemon::start(setup).await;
+    put(&daemon, 2, "moves_boxes").await;
+    let mut client = daemon.client().await;
+    for _ in 0..50 {
+        assert_eq!(client.detect(request(good(1))).await.unwrap().into_inner().version, 1);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    eventually("pictures are compared", || async {
+        rollout(&daemon).await.trial.is_some_and(|trial| trial.compared >= 10 && trial.agreement == 0.0)
+    })
+    .await;
+    eventually("the metrics tell it", || async {
+        daemon.metric("detectd_trial_compared_pictures", &["version=\"2\""]).await >= 10.0
+    })
+    .await;
+    let mut admin = AdminServiceClient::new(daemon.channel().await);
+    admin.rollback(wire::RollbackRequest::default()).await.unwrap();
+    assert!(rollout(&daemon).await.trial.is_none());
+    daemon.nothing_pending().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watchers_are_told() {
+    let daemon = Daemon::start(canary()).await;
+    let mut admin = AdminServiceClient::new(daemon.channel().await);
+    let mut events = admin.watch_events(wire::WatchEventsRequest::default()).await.unwrap().into_inner();
+    put(&daemon, 2, "").await;
+    admin.rollback(wire::RollbackRequest { reason: "enough".into(), ..Default::default() }).await.unwrap();
+    let mut kinds = Vec::new();
+    while kinds.last() != Some(&Unloaded) {
+        let event = events.message().await.unwrap().unwrap();
+        assert_eq!((event.model.as_str(), event.version), ("parts", 2));
+        kinds.push(event.kind());
+    }
+    assert_eq!(kinds, [Loading, OnTrial, RolledBack, Retiring, Unloaded]);
+}

@@ -1,0 +1,336 @@
+//! Versions come and go while requests flow.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use detectd::config::Control;
+use detectd_proto::detect::v1 as wire;
+use detectd_proto::detect::v1::admin_service_client::AdminServiceClient;
+use tokio::task::JoinHandle;
+use tonic::Code;
+use tonic::transport::Channel;
+
+use crate::support::{Daemon, Setup, eventually, good, png, request, write_version};
+
+fn watching() -> Setup {
+    Setup {
+        configure: |config| {
+            config.repository.control = Control::Watch;
+            config.repository.settle = Duration::from_millis(40);
+        },
+        ..Setup::default()
+    }
+}
+
+fn explicit() -> Setup {
+    Setup {
+        configure: |config| {
+            config.repository.control = Control::Explicit;
+            config.repository.models = vec!["parts".into()];
+        },
+        ..Setup::default()
+    }
+}
+
+/// Puts a version in place at once, as a careful publisher does.
+fn publish(daemon: &Daemon, version: u64, behaviour: &str) {
+    let model = daemon.repository.path().join("parts");
+    let hidden = model.join(".incoming");
+    write_version(&hidden, "parts", behaviour);
+    let target = model.join(version.to_string());
+    if target.exists() {
+        fs::rename(&target, model.join(".outgoing")).unwrap();
+    }
+    fs::rename(&hidden, target).unwrap();
+    let _ = fs::remove_dir_all(model.join(".outgoing"));
+}
+
+async fn admin(daemon: &Daemon) -> AdminServiceClient<Channel> {
+    AdminServiceClient::new(daemon.channel().await)
+}
+
+async fn rollout(daemon: &Daemon) -> wire::GetRolloutResponse {
+    let request = wire::GetRolloutRequest { model: "parts".into() };
+    admin(daemon).await.get_rollout(request).await.unwrap().into_inner()
+}
+
+async fn answering(daemon: &Daemon) -> u64 {
+    rollout(daemon).await.answering
+}
+
+/// State and reason of a version, as clients are told.
+async fn status(daemon: &Daemon, version: u64) -> Option<(wire::ModelState, String)> {
+    let models = daemon.client().await.list_models(wire::ListModelsRequest {}).await.unwrap().into_inner().models;
+    let versions = models.into_iter().find(|model| model.name == "parts")?.versions;
+    let version = versions.into_iter().find(|status| status.version == version)?;
+    Some((version.state(), version.reason))
+}
+
+/// Requests without a pause until it is stopped; panics at the first that fails.
+struct Traffic {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+    senders: Vec<JoinHandle<Vec<u64>>>,
+}
+
+impl Traffic {
+    async fn start(daemon: &Daemon) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let answered = Arc::new(AtomicU64::new(0));
+        let mut senders = Vec::new();
+        for _ in 0..4 {
+            let mut client = daemon.client().await;
+            let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
+            senders.push(tokio::spawn(async move {
+                let mut versions = Vec::new();
+                while !stop.load(Ordering::Acquire) {
+                    let answer = client.detect(request(good(1))).await.unwrap().into_inner();
+                    assert_eq!(answer.detections.len(), 1);
+                    answered.fetch_add(1, Ordering::AcqRel);
+                    versions.push(answer.version);
+                }
+                versions
+            }));
+        }
+        Self { stop, answered, senders }
+    }
+
+    /// Waits for `count` more answers.
+    async fn more(&self, count: u64) {
+        let until = self.answered.load(Ordering::Acquire) + count;
+        eventually("requests are answered", || async {
+            assert!(!self.senders.iter().any(JoinHandle::is_finished), "a request failed");
+            self.answered.load(Ordering::Acquire) >= until
+        })
+        .await;
+    }
+
+    /// The versions that answered, sender by sender, in order.
+    async fn stop(self) -> Vec<Vec<u64>> {
+        self.stop.store(true, Ordering::Release);
+        let mut versions = Vec::new();
+        for sender in self.senders {
+            versions.push(sender.await.unwrap());
+        }
+        versions
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_version_takes_over_and_no_request_fails() {
+    let daemon = Daemon::start(watching()).await;
+    let traffic = Traffic::start(&daemon).await;
+    for version in 2..6 {
+        traffic.more(20).await;
+        publish(&daemon, version, "");
+        eventually("the new version answers", || async { answering(&daemon).await == version }).await;
+    }
+    traffic.more(20).await;
+    for versions in traffic.stop().await {
+        assert!(versions.is_sorted(), "an older version answered after a newer one: {versions:?}");
+        assert_eq!(versions.last(), Some(&5));
+    }
+    eventually("old versions are gone", || async { status(&daemon, 4).await.is_none() }).await;
+    let text = daemon.get("/metrics").await.1;
+    assert!(!text.contains("version=\"4\""), "a version takes its metrics with it");
+    assert_eq!(daemon.metric("detectd_model_swaps_total", &["outcome=\"serving\""]).await, 5.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_number_with_another_content_takes_over() {
+    let daemon = Daemon::start(watching()).await;
+    let traffic = Traffic::start(&daemon).await;
+    let before = daemon.control.opened();
+    publish(&daemon, 1, "takes 1");
+    eventually("it is opened anew", || async { daemon.control.opened() > before }).await;
+    traffic.more(50).await;
+    traffic.stop().await;
+    eventually("its metrics go on", || async {
+        daemon.metric("nv_inference_request_success", &["version=\"1\""]).await >= 50.0
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_is_no_good_is_refused_with_its_reason() {
+    let daemon = Daemon::start(watching()).await;
+    let traffic = Traffic::start(&daemon).await;
+    let golden = |folder: &Path| {
+        fs::create_dir_all(folder.join("golden")).unwrap();
+        fs::write(folder.join("golden/one.png"), png(good(1))).unwrap();
+        let expected = r#"{"one.png": {"width": 20, "height": 10, "detections": [
+            {"class_id": 1, "score": 1.0, "bbox": {"x1": 0, "y1": 0, "x2": 20, "y2": 10}}]}}"#;
+        fs::write(folder.join("golden/expected.json"), expected).unwrap();
+    };
+    // What the file asks for, what the refusal says, and what is changed in the folder.
+    type Case<'a> = (&'a str, &'a str, &'a dyn Fn(&Path));
+    let cases: [Case<'_>; 7] = [
+        ("load_fails", "wants the loader to fail", &|_| {}),
+        ("load_panics", "panicked", &|_| {}),
+        ("warm_up_fails", "wants executions to fail", &|_| {}),
+        ("moves_boxes", "was expected, but not found", &golden),
+        ("", "SHA-256", &|folder| fs::write(folder.join("SHA256SUMS"), format!("{:064}  model.test", 0)).unwrap()),
+        ("", "labels.txt", &|folder| fs::remove_file(folder.join("labels.txt")).unwrap()),
+        ("", "model.test", &|folder| fs::remove_file(folder.join("model.test")).unwrap()),
+    ];
+    let model = daemon.repository.path().join("parts");
+    for (version, (behaviour, reason, change)) in (2..).zip(cases) {
+        let hidden = model.join(".incoming");
+        write_version(&hidden, "parts", behaviour);
+        change(&hidden);
+        fs::rename(&hidden, model.join(version.to_string())).unwrap();
+        eventually("it is refused", || async {
+            matches!(status(&daemon, version).await, Some((wire::ModelState::Failed, said)) if said.contains(reason))
+        })
+        .await;
+        assert_eq!(answering(&daemon).await, 1, "{reason}");
+        fs::remove_dir_all(model.join(version.to_string())).unwrap();
+    }
+    traffic.more(20).await;
+    assert!(traffic.stop().await.iter().flatten().all(|&version| version == 1));
+    assert_eq!(daemon.metric("detectd_model_swaps_total", &["outcome=\"failed\""]).await, 7.0);
+    // Golden pictures that agree let it in.
+    let hidden = model.join(".incoming");
+    write_version(&hidden, "parts", "");
+    golden(&hidden);
+    fs::rename(&hidden, model.join("20")).unwrap();
+    eventually("it serves", || async { answering(&daemon).await == 20 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_is_still_being_copied_is_left_alone() {
+    let daemon = Daemon::start(watching()).await;
+    let before = daemon.control.opened();
+    let folder = daemon.repository.path().join("parts/2");
+    fs::create_dir_all(&folder).unwrap();
+    // Each step comes before the folder has settled; the whole takes far longer than that.
+    for part in 0..30 {
+        fs::write(folder.join("model.test"), "x".repeat(part)).unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert_eq!(daemon.control.opened(), before, "it was opened half copied");
+        assert_eq!(answering(&daemon).await, 1);
+    }
+    write_version(&folder, "parts", "");
+    eventually("it serves when it is complete", || async { answering(&daemon).await == 2 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_changed_is_loaded() {
+    let setup = Setup { manifest: "versions = \"all\"\n[instances]\ncount = 1\n", ..watching() };
+    let daemon = Daemon::start(setup).await;
+    publish(&daemon, 2, "");
+    eventually("both serve", || async { daemon.control.opened() == 2 && answering(&daemon).await == 2 }).await;
+    publish(&daemon, 3, "");
+    eventually("three serve", || async { answering(&daemon).await == 3 }).await;
+    assert_eq!(daemon.control.opened(), 3, "versions 1 and 2 were not opened again");
+    let ask = |version| wire::DetectRequest { version, ..request(good(1)) };
+    for version in 1..=3 {
+        let answer = daemon.client().await.detect(ask(version)).await.unwrap().into_inner();
+        assert_eq!(answer.version, version);
+    }
+    fs::remove_dir_all(daemon.repository.path().join("parts/2")).unwrap();
+    eventually("the removed one leaves", || async { status(&daemon, 2).await.is_none() }).await;
+    let refused = daemon.client().await.detect(ask(2)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+    assert_eq!(daemon.control.opened(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_version_makes_an_older_one_moot_while_it_loads() {
+    let daemon = Daemon::start(watching()).await;
+    let traffic = Traffic::start(&daemon).await;
+    publish(&daemon, 2, "load_takes 400");
+    eventually("version 2 is being loaded", || async {
+        matches!(status(&daemon, 2).await, Some((wire::ModelState::Loading, _)))
+    })
+    .await;
+    publish(&daemon, 3, "");
+    eventually("version 3 answers", || async { answering(&daemon).await == 3 }).await;
+    for versions in traffic.stop().await {
+        assert!(!versions.contains(&2), "version 2 was moot");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn models_are_loaded_and_unloaded_by_name() {
+    let daemon = Daemon::start(explicit()).await;
+    let mut admin = admin(&daemon).await;
+    let load = |model: &str| wire::LoadModelRequest { model: model.into(), ..Default::default() };
+    let unload = || wire::UnloadModelRequest { model: "parts".into() };
+    admin.unload_model(unload()).await.unwrap();
+    let refused = daemon.client().await.detect(request(good(1))).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert!(refused.message().contains("unloaded"), "{}", refused.message());
+    assert_eq!(daemon.get("/readyz").await.0, 200, "what was taken out on purpose keeps nobody from the others");
+    admin.load_model(load("parts")).await.unwrap();
+    daemon.client().await.detect(request(good(1))).await.unwrap();
+    let missing = admin.load_model(load("nothing")).await.unwrap_err();
+    assert!(missing.message().contains("model.toml"), "{}", missing.message());
+    let escape = admin.load_model(load("../parts")).await.unwrap_err();
+    assert!(escape.message().contains("no name of a model"), "{}", escape.message());
+
+    // With its own manifest and files.
+    let config = r#"{"engine": "controlled", "file": "model.test", "labels": ["a", "b", "c", "d"]}"#;
+    let mut request_with_files = wire::LoadModelRequest { config: config.into(), ..load("parts") };
+    request_with_files.files.insert("7/model.test".into(), "".into());
+    admin.load_model(request_with_files.clone()).await.unwrap();
+    let answer = daemon.client().await.detect(request(good(1))).await.unwrap().into_inner();
+    assert_eq!((answer.version, answer.detections[0].label.as_str()), (7, "b"));
+    request_with_files.files.insert("../../evil".into(), "".into());
+    let escape = admin.load_model(request_with_files).await.unwrap_err();
+    assert_eq!(escape.code(), Code::InvalidArgument);
+    assert!(escape.message().contains("../../evil"), "{}", escape.message());
+    let answer = daemon.client().await.detect(request(good(1))).await.unwrap().into_inner();
+    assert_eq!(answer.version, 7, "what failed has changed nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn loading_by_name_needs_the_mode() {
+    let daemon = Daemon::start(Setup::default()).await;
+    let request = wire::LoadModelRequest { model: "parts".into(), ..Default::default() };
+    let refused = admin(&daemon).await.load_model(request).await.unwrap_err();
+    assert!(refused.message().contains("repository.control"), "{}", refused.message());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn loads_and_unloads_of_many_clients_leave_one_truth() {
+    let daemon = Arc::new(Daemon::start(explicit()).await);
+    let mut clients = Vec::new();
+    for client in 0..8 {
+        let mut admin = admin(&daemon).await;
+        let mut detect = daemon.client().await;
+        clients.push(tokio::spawn(async move {
+            for turn in 0..25 {
+                let model = "parts".to_owned();
+                let (code, message) = if (client + turn) % 3 == 0 {
+                    let answer = admin.unload_model(wire::UnloadModelRequest { model }).await;
+                    answer.map_or_else(
+                        |status| (status.code(), status.message().to_owned()),
+                        |_| (Code::Ok, String::new()),
+                    )
+                } else {
+                    let answer = admin.load_model(wire::LoadModelRequest { model, ..Default::default() }).await;
+                    answer.map_or_else(
+                        |status| (status.code(), status.message().to_owned()),
+                        |_| (Code::Ok, String::new()),
+                    )
+                };
+                assert!(matches!(code, Code::Ok | Code::Unavailable), "{code:?} {message}");
+                match detect.detect(request(good(1))).await {
+                    Ok(answer) => assert_eq!(answer.into_inner().detections.len(), 1),
+                    Err(status) => assert_eq!(status.code(), Code::Unavailable, "{}", status.message()),
+                }
+            }
+        }));
+    }
+    for client in clients {
+        client.await.unwrap();
+    }
+    let request_load = wire::LoadModelRequest { model: "parts".into(), ..Default::default() };
+    admin(&daemon).await.load_model(request_load).await.unwrap();
+    daemon.client().await.detect(request(good(1))).await.unwrap();
+    daemon.nothing_pending().await;
+}
