@@ -79,6 +79,11 @@ bench-serve: ## Pictures to boxes through the daemon, beside the bare engine
 bench-rpc: ## The daemon without a model's cost, beside a bare tonic handler
 	cargo run --release -p detectd-benches --bin bench-rpc -- --rounds $(ROUNDS)
 
+SWAPS ?= 1000
+.PHONY: bench-swap
+bench-swap: ## Swaps models under load: SWAPS=1000, about 25 minutes
+	cargo run --release -p detectd-benches --bin bench-swap -- --swaps $(SWAPS)
+
 .PHONY: bench-nms
 bench-nms: ## Matrix NMS beside Paddle's CPU kernel (sets up a Python environment)
 	benches/nms/run.sh

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use detectd::app::App;
-use detectd::config::Config;
+use detectd::config::{Config, Control};
 use detectd::engines::Engines;
 use tokio::net::TcpListener;
 
@@ -44,6 +44,19 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Its resident memory, in megabytes.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn resident_mb(&self) -> Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS is not there")?;
+        let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kilobytes / 1024.0)
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         // It may have ended already.
@@ -59,6 +72,20 @@ impl Drop for Server {
 pub async fn run_daemon(repository: &Path) -> Result<()> {
     let engines = Engines::built_in().with("null", null_engine::load);
     let app = App::start_with(Config::embedded(repository), engines).await?;
+    println!("listening {}", app.grpc_address());
+    app.run(std::future::pending()).await?;
+    Ok(())
+}
+
+/// The daemon on the models of `repository`, which may change, until the process is ended.
+///
+/// # Errors
+/// It does not start.
+pub async fn run_swapping_daemon(repository: &Path, control: Control) -> Result<()> {
+    let mut config = Config::embedded(repository);
+    config.repository.control = control;
+    config.repository.settle = Duration::from_millis(50);
+    let app = App::start(config).await?;
     println!("listening {}", app.grpc_address());
     app.run(std::future::pending()).await?;
     Ok(())
