@@ -93,6 +93,7 @@ impl DetectService for DetectRpc {
         // A model that cannot answer any image fails the call, not each image.
         let version = self.pipeline.repository().get(&request.model, request.version);
         let version = version.map_err(|error| to_status(&error, &id))?;
+        version.detector().map_err(|error| to_status(&error, &id))?;
         self.lifecycle.admit().map_err(|error| to_status(&error, &id))?;
         let (model, number) = (version.name(), version.version());
         let results = join_all(request.images.into_iter().map(|image| async {
