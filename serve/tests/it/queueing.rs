@@ -37,8 +37,8 @@ async fn no_execution_is_larger_than_the_maximum() {
 
 #[tokio::test]
 async fn a_preferred_size_goes_at_once_and_another_waits_for_its_delay() {
-    let an_hour = "[batching]\npreferred_batch_sizes = [4, 6]\nmax_delay_us = 60000000\n";
-    let served = Served::start(an_hour);
+    let long_delay = "[batching]\npreferred_batch_sizes = [4, 6]\nmax_delay_us = 60000000\n";
+    let served = Served::start(long_delay);
     let first = served.send(rows(1, 3), Priority::Normal, 1).await;
     let second = served.send(rows(2, 1), Priority::Normal, 0).await;
     all_answered(vec![first, second]).await;
@@ -99,7 +99,8 @@ async fn the_queue_timeout_is_answered_while_the_instance_is_busy() {
     for _ in 0..2 {
         // Both places are taken, and come back.
         let waiting = [1, 2].map(|mark| served.pipeline.infer(job(rows(mark, 1))));
-        for result in futures_util::future::join_all(waiting).await {
+        let results = tokio::time::timeout(Duration::from_secs(30), futures_util::future::join_all(waiting));
+        for result in results.await.expect("answered while the instance is held") {
             let error = result.err().unwrap();
             assert_eq!(error.code, ErrorCode::Unavailable);
             assert_eq!(error.message, "the request waited in the queue for the model's batching.queue_timeout_ms, 20");
@@ -162,7 +163,7 @@ async fn answers_leave_in_the_order_they_came_where_that_is_asked_for() {
 }
 
 #[tokio::test]
-async fn a_failure_keeps_its_turn_and_gives_it_up() {
+async fn a_caller_that_leaves_and_a_panic_end_their_turns() {
     let (served, hold, first, second) = overtaking("preserve_order = true\n").await;
     first.abort();
     let third = served.send(rows(crate::tensor_engine::PANIC, 1), Priority::Normal, 1).await;

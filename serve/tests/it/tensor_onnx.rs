@@ -64,7 +64,7 @@ async fn requests_of_many_sizes_get_what_the_network_computes() {
     for batch in [None, Some(8)] {
         let file = file(batch);
         let manifest = "task = \"tensor\"\n[instances]\ncount = 1\n";
-        let (pipeline, _) = pipeline(&[("scores", manifest, "model.onnx", &file)], Engines::built_in());
+        let (pipeline, _) = pipeline(&[("scores", manifest, "model.onnx", &file)], &Engines::built_in());
         assert_eq!(pipeline.repository().failures(), Vec::<String>::new());
         let answers = (1..=8).map(|rows| {
             let inputs = inputs(rows, rows);

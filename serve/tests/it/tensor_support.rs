@@ -39,7 +39,7 @@ impl Served {
         let engines = Engines::built_in().with("adder", control.loader(dims));
         let instances = if manifest.contains("[instances]") { "" } else { "[instances]\ncount = 1\n" };
         let manifest = format!("task = \"tensor\"\nengine = \"adder\"\nfile = \"model.test\"\n{manifest}\n{instances}");
-        let (pipeline, metrics) = pipeline(&[("adder", &manifest, "model.test", b"")], engines);
+        let (pipeline, metrics) = pipeline(&[("adder", &manifest, "model.test", b"")], &engines);
         Self { control, pipeline, metrics }
     }
 
@@ -77,7 +77,7 @@ impl Served {
 }
 
 /// A pipeline over models of name, manifest, file and content.
-pub fn pipeline(models: &[(&str, &str, &str, &[u8])], engines: Engines) -> (Arc<Pipeline>, Metrics) {
+pub fn pipeline(models: &[(&str, &str, &str, &[u8])], engines: &Engines) -> (Arc<Pipeline>, Metrics) {
     let folder = tempfile::tempdir().unwrap();
     for (name, manifest, file, content) in models {
         let version = folder.path().join(name).join("1");
@@ -86,7 +86,7 @@ pub fn pipeline(models: &[(&str, &str, &str, &[u8])], engines: Engines) -> (Arc<
         fs::write(folder.path().join(name).join("model.toml"), manifest).unwrap();
     }
     let metrics = Metrics::new().unwrap();
-    let repository = Arc::new(Repository::load(folder.path(), &[], &engines, &metrics).unwrap());
+    let repository = Arc::new(Repository::load(folder.path(), &[], engines, &metrics).unwrap());
     let limits = Limits { decode: DecodeLimits { max_pixels: 1_000_000 }, max_detections: 100 };
     let (cpu, lifecycle) = (CpuPool::new(1).unwrap(), Arc::new(Lifecycle::default()));
     (Arc::new(Pipeline::new(repository, cpu, metrics.clone(), lifecycle, limits)), metrics)

@@ -1,10 +1,12 @@
 //! Tensor models: what is executed together, what comes back, and what is refused.
 
+use std::sync::Arc;
+
 use detectd::batch::Priority;
 use detectd::engines::Engines;
 use detectd::error::ErrorCode;
 use detectd::pipeline::{DetectJob, ImageSource, TensorJob};
-use detectd_engine::{Tensor, TensorData};
+use detectd_engine::{Batch, Engine, EngineError, Model, ModelSpec, Tensor, TensorData};
 
 use crate::engine;
 use crate::support::{good, png};
@@ -147,39 +149,37 @@ async fn warm_up_runs_every_size_and_its_failure_keeps_the_model_out() {
     let served = Served::with_dims(manifest, &[None, Some(3)]);
     assert_eq!(served.control.executions(), [vec![0], vec![0; 2], vec![0; 5]]);
 
-    let control = std::sync::Arc::new(Control::default());
+    let control = Arc::new(Control::default());
     let load = control.loader(&[None, Some(3)]);
-    let engines = Engines::built_in().with("half", move |options| {
-        // Its output is declared to have the batch, but never does.
-        load(options).map(|model| std::sync::Arc::new(Transposed(model)) as _)
-    });
-    let manifest = "task = \"tensor\"\nengine = \"half\"\n[instances]\ncount = 2\n";
-    let (pipeline, _) = pipeline(&[("adder", manifest, "model.onnx", b"")], engines);
+    let engines = Engines::built_in()
+        .with("transposed", move |options| load(options).map(|model| Arc::new(Transposed(model)) as Arc<dyn Model>));
+    let manifest = "task = \"tensor\"\nengine = \"transposed\"\n[instances]\ncount = 2\n";
+    let (pipeline, _) = pipeline(&[("adder", manifest, "model.onnx", b"")], &engines);
     assert!(!pipeline.repository().is_ready());
     let error = pipeline.infer(job(rows(1, 1))).await.err().unwrap();
     assert_eq!(error.code, ErrorCode::Unavailable);
     assert!(error.message.contains("output y came as FP32 [3, 1] from a batch of 1"), "{error}");
 }
 
-/// Answers with rows and columns exchanged.
+/// Exchanges rows and columns of its outputs, against what its spec says.
 struct Transposed<T>(T);
 
-impl detectd_engine::Model for Transposed<std::sync::Arc<dyn detectd_engine::Model>> {
-    fn spec(&self) -> &detectd_engine::ModelSpec {
+impl Model for Transposed<Arc<dyn Model>> {
+    fn spec(&self) -> &ModelSpec {
         self.0.spec()
     }
 
-    fn open(&self) -> Result<Box<dyn detectd_engine::Engine>, detectd_engine::EngineError> {
+    fn open(&self) -> Result<Box<dyn Engine>, EngineError> {
         Ok(Box::new(Transposed(self.0.open()?)))
     }
 }
 
-impl detectd_engine::Engine for Transposed<Box<dyn detectd_engine::Engine>> {
-    fn spec(&self) -> &detectd_engine::ModelSpec {
+impl Engine for Transposed<Box<dyn Engine>> {
+    fn spec(&self) -> &ModelSpec {
         self.0.spec()
     }
 
-    fn infer(&mut self, batch: &detectd_engine::Batch) -> Result<Vec<Tensor>, detectd_engine::EngineError> {
+    fn infer(&mut self, batch: &Batch) -> Result<Vec<Tensor>, EngineError> {
         let outputs = self.0.infer(batch)?.into_iter();
         outputs
             .map(|output| {
@@ -192,20 +192,20 @@ impl detectd_engine::Engine for Transposed<Box<dyn detectd_engine::Engine>> {
 
 #[tokio::test]
 async fn the_wrong_kind_of_request_is_told_what_the_model_is() {
-    let adder = std::sync::Arc::new(Control::default());
-    let detector = std::sync::Arc::new(engine::Control::default());
+    let adder = Arc::new(Control::default());
+    let detector = Arc::new(engine::Control::default());
     let engines =
         Engines::built_in().with("adder", adder.loader(&[None, Some(3)])).with("controlled", detector.loader());
     let models: &[(&str, &str, &str, &[u8])] = &[
         ("adder", "task = \"tensor\"\nengine = \"adder\"\n", "model.onnx", b""),
         ("parts", "engine = \"controlled\"\nlabels = [\"a\", \"b\", \"c\", \"d\"]\n", "model.onnx", b""),
     ];
-    let (pipeline, _) = pipeline(models, engines);
+    let (pipeline, _) = pipeline(models, &engines);
     let picture = |model: &str| DetectJob {
         model: model.into(),
         version: 0,
         image: ImageSource::Encoded(png(good(1)).into()),
-        options: std::sync::Arc::default(),
+        options: Arc::default(),
         priority: Priority::Normal,
         deadline: None,
     };
