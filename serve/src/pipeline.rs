@@ -1,20 +1,24 @@
 //! The life of one request, told once, top to bottom.
 //!
 //! An image takes two hand-offs and no more: to the CPU pool, which decodes and resizes it, and to the instance, which
-//! runs it in a batch. Dropping the future at any moment frees whatever the request holds.
+//! runs it in a batch. Dropping the future at any moment frees whatever the request holds. Tensors need the second
+//! hand-off only.
 
+mod infer;
 pub(crate) mod prepare;
 mod trial;
+
+pub use infer::{TensorAnswer, TensorJob};
 
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use detectd_engine::{Picture, Stage};
-use detectd_vision::{DecodeLimits, DetectOptions, Detection, RawLayout};
+use detectd_engine::Stage;
+use detectd_vision::{DecodeLimits, Detection, RawLayout};
 
-use crate::batch::{Completed, Place, Priority, Refused, Work};
+use crate::batch::{Completed, Output, Payload, Place, Priority, Refused, Work};
 use crate::cpu_pool::CpuPool;
 use crate::error::Error;
 use crate::lifecycle::Lifecycle;
@@ -168,12 +172,19 @@ impl Pipeline {
     }
 
     async fn run(&self, version: &Arc<ModelVersion>, job: DetectJob, arrived: Instant) -> Result<Done, Error> {
+        version.detector()?;
         let options = job.options.resolve(version.defaults(), version.labels(), self.limits.max_detections)?;
         let place = reserve(version)?;
         let prepared = self.prepare(version, job.image).await?;
         let decode = arrived.elapsed();
-        let completed = execute(version, place, prepared.picture, options, job.priority, job.deadline).await?;
-        Ok(Done { completed, image_size: prepared.size, decode })
+        let payload = Payload::Picture { picture: prepared.picture, options };
+        let completed = execute(version, place, payload, job.priority, job.deadline).await?;
+        let Completed { output, queue, compute, postprocess, batch_size } = completed;
+        let Output::Detections(detections) = output else {
+            return Err(Error::internal("tensors came for a picture"));
+        };
+        let times = StageTimes { decode, queue, compute, postprocess };
+        Ok(Done { detections, image_size: prepared.size, times, batch_size })
     }
 
     /// Hand-off 1: decodes and resizes, as far as the model's engine asks. What needs no pixels stays on this thread.
@@ -208,7 +219,7 @@ fn reserve(version: &ModelVersion) -> Result<Place, Error> {
     queue.reserve().map_err(|refused| match refused {
         Refused::Full => {
             let (name, number, capacity) = (version.name(), version.version(), queue.capacity());
-            let message = format!("the queue of model `{name}` version {number} is full: {capacity} images wait");
+            let message = format!("the queue of model `{name}` version {number} is full: {capacity} requests wait");
             Error::exhausted(message, Duration::from_millis(100))
         }
         Refused::Closed => closed(version),
@@ -223,13 +234,11 @@ fn closed(version: &ModelVersion) -> Error {
 async fn execute(
     version: &ModelVersion,
     place: Place,
-    picture: Picture,
-    options: DetectOptions,
+    payload: Payload,
     priority: Priority,
     deadline: Option<Instant>,
 ) -> Result<Completed, Error> {
-    let ticket =
-        place.push(priority, |reply| Work { picture, options, deadline, reply }).map_err(|_| closed(version))?;
+    let ticket = place.push(priority, |reply| Work { payload, deadline, reply }).map_err(|_| closed(version))?;
     ticket.answer().await
 }
 
@@ -244,16 +253,16 @@ async fn before<T>(deadline: Option<Instant>, work: impl Future<Output = Result<
 }
 
 struct Done {
-    completed: Completed,
+    detections: Vec<Detection>,
     image_size: (u32, u32),
-    decode: Duration,
+    times: StageTimes,
+    batch_size: usize,
 }
 
 impl Done {
     fn finish(self, version: Arc<ModelVersion>, request: InFlight<'_>) -> Answer {
-        let Completed { detections, queue, compute, postprocess, batch_size } = self.completed;
-        let times = StageTimes { decode: self.decode, queue, compute, postprocess };
-        let total = request.succeeded(&times, &detections, self.image_size);
-        Answer { version, detections, image_size: self.image_size, times, total, batch_size }
+        let Self { detections, image_size, times, batch_size } = self;
+        let total = request.succeeded(&times, &detections, image_size);
+        Answer { version, detections, image_size, times, total, batch_size }
     }
 }

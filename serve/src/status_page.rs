@@ -1,5 +1,6 @@
 //! What the daemon serves, as the status page and `detectd check` show it.
 
+use detectd_engine::TensorSpec;
 use serde_json::{Value, json};
 
 use crate::repository::{Index, ModelVersion, State};
@@ -22,21 +23,35 @@ pub fn status(index: &Index) -> Value {
 
 fn ready(version: &ModelVersion, failure: Option<&str>) -> Value {
     let spec = version.spec();
-    let input = spec.detector.as_ref().map(|detector| [detector.preprocess.width, detector.preprocess.height]);
-    json!({
+    let mut about = json!({
         "model": version.name(),
         "version": version.version(),
         "state": "ready",
         // Why a newer content of its folder does not serve.
         "failure": failure,
-        "family": family_name(spec),
         "engine": spec.engine,
         "device": spec.device.to_string(),
         "precision": spec.precision.to_string(),
-        "input_size": input,
-        "classes": version.labels().len(),
         "max_batch_size": version.max_batch(),
         "instances": version.instance_count(),
         "queue": version.queue().len(),
-    })
+    });
+    let task = match &spec.detector {
+        Some(detector) => json!({
+            "task": "detect",
+            "family": family_name(spec),
+            "input_size": [detector.preprocess.width, detector.preprocess.height],
+            "classes": version.labels().len(),
+        }),
+        None => json!({ "task": "tensor", "inputs": tensors(&spec.inputs), "outputs": tensors(&spec.outputs) }),
+    };
+    if let (Value::Object(about), Value::Object(task)) = (&mut about, task) {
+        about.extend(task);
+    }
+    about
+}
+
+/// Such as `x FP32 [?, 4], y INT64 [?, 1]`.
+fn tensors(specs: &[TensorSpec]) -> String {
+    specs.iter().map(|spec| format!("{} {spec}", spec.name)).collect::<Vec<_>>().join(", ")
 }

@@ -139,7 +139,7 @@ impl Bench {
                 head: manifest.head.clone(),
             }),
         })?;
-        let max_batch = manifest.policy(model.spec().batch.max()).max_batch;
+        let max_batch = manifest.policy(model.spec().batch).max_batch;
         let golden = folder.path.join(version.to_string()).join("golden");
         let encoded = read_pictures(arguments.pictures.as_deref().unwrap_or(&golden))?;
         let mut bench = Self { model, instances, threads, max_batch, encoded, prepared: Vec::new() };

@@ -9,6 +9,7 @@ mod error;
 mod load;
 mod model;
 mod picture;
+mod rows;
 mod spec;
 mod tensor;
 

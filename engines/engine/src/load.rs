@@ -15,7 +15,8 @@ pub struct LoadOptions {
     pub precision: Option<Precision>,
     /// Threads for each instance; 0 leaves it to the engine.
     pub threads: usize,
-    /// The largest batch to prepare for; a graph with a fixed batch keeps its own.
+    /// The largest batch to prepare for; a graph with a fixed batch keeps its own. 0: the first dimension of the inputs
+    /// is no batch, which a model that is no detector may ask for.
     pub max_batch: usize,
     /// What the manifest says of the detector; `None` for a model that is none.
     pub detector: Option<DetectorOptions>,

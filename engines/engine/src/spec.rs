@@ -29,11 +29,26 @@ pub struct ModelSpec {
 }
 
 impl ModelSpec {
-    /// Whether these tensors may be executed; gives the size of their batch.
+    /// Whether these tensors may be executed; gives the size of their batch, which is 1 for a model without a batch.
     ///
     /// # Errors
     /// [`EngineError::Shape`] that names the tensor, what was expected and what came.
     pub fn accept(&self, batch: &Batch) -> Result<usize, EngineError> {
+        let rows = self.rows(batch)?;
+        match self.batch {
+            BatchSize::Fixed(size) if rows != size => {
+                Err(EngineError::Shape(format!("a batch of {rows}, the model is executed with {size}")))
+            }
+            _ => Ok(rows),
+        }
+    }
+
+    /// Whether these tensors may be a part of an execution; gives the number of their rows. A fixed batch need not be
+    /// full.
+    ///
+    /// # Errors
+    /// As [`Self::accept`].
+    pub fn rows(&self, batch: &Batch) -> Result<usize, EngineError> {
         if batch.inputs.len() != self.inputs.len() {
             return Err(EngineError::Shape(format!(
                 "{} inputs, the model takes {}",
@@ -41,9 +56,13 @@ impl ModelSpec {
                 self.inputs.len()
             )));
         }
+        if self.batch == BatchSize::Absent {
+            self.inputs.iter().zip(&batch.inputs).try_for_each(|(spec, tensor)| spec.accept(tensor))?;
+            return Ok(1);
+        }
         let mut size = None;
         for (spec, tensor) in self.inputs.iter().zip(&batch.inputs) {
-            spec.accept(tensor)?;
+            spec.accept_rows(tensor)?;
             let first = tensor.shape().first().copied().unwrap_or(0);
             let expected = *size.get_or_insert(first);
             if first != expected {
@@ -59,6 +78,15 @@ impl ModelSpec {
         }
         Ok(size)
     }
+
+    /// The dimensions of an input beside the batch.
+    #[must_use]
+    pub fn dims_of_item<'a>(&self, input: &'a TensorSpec) -> &'a [Option<usize>] {
+        match self.batch {
+            BatchSize::Absent => &input.dims,
+            BatchSize::UpTo(_) | BatchSize::Fixed(_) => input.dims.get(1..).unwrap_or_default(),
+        }
+    }
 }
 
 /// How many pictures one execution takes.
@@ -68,6 +96,8 @@ pub enum BatchSize {
     UpTo(usize),
     /// The graph's batch is fixed; a smaller batch is filled with zeros.
     Fixed(usize),
+    /// The first dimension is no batch: an execution is one request's.
+    Absent,
 }
 
 impl BatchSize {
@@ -76,6 +106,7 @@ impl BatchSize {
     pub fn max(self) -> usize {
         match self {
             Self::UpTo(max) | Self::Fixed(max) => max,
+            Self::Absent => 1,
         }
     }
 
@@ -83,7 +114,7 @@ impl BatchSize {
     #[must_use]
     pub fn executed(self, pictures: usize) -> usize {
         match self {
-            Self::UpTo(_) => pictures,
+            Self::UpTo(_) | Self::Absent => pictures,
             Self::Fixed(size) => size,
         }
     }
@@ -168,7 +199,7 @@ mod tests {
     #[test]
     fn a_batch_that_does_not_fit_is_named() {
         let input = |name: &str| TensorSpec { name: name.into(), data_type: DataType::Fp32, dims: vec![None, Some(2)] };
-        let spec = ModelSpec {
+        let mut spec = ModelSpec {
             engine: "test".into(),
             inputs: vec![input("a"), input("b")],
             outputs: Vec::new(),
@@ -179,15 +210,25 @@ mod tests {
             detector: None,
         };
         let tensor = |size: usize| Tensor::new(vec![size, 2], TensorData::Fp32(vec![0.0; size * 2])).unwrap();
-        let accept = |sizes: &[usize]| {
-            spec.accept(&Batch { inputs: sizes.iter().map(|&size| tensor(size)).collect() })
-                .map_err(|error| error.to_string())
-        };
+        let batch = |sizes: &[usize]| Batch { inputs: sizes.iter().map(|&size| tensor(size)).collect() };
+        let accept = |sizes: &[usize]| spec.accept(&batch(sizes)).map_err(|error| error.to_string());
         assert_eq!(accept(&[3, 3]), Ok(3));
         assert_eq!(accept(&[3]).unwrap_err(), "1 inputs, the model takes 2");
         assert_eq!(accept(&[2, 1]).unwrap_err(), "input b: a batch of 1, but a has 2");
         assert_eq!(accept(&[4, 4]).unwrap_err(), "a batch of 4, the model takes 1 to 3");
         assert_eq!(accept(&[0, 0]).unwrap_err(), "a batch of 0, the model takes 1 to 3");
+
+        spec.batch = BatchSize::Fixed(3);
+        spec.inputs.iter_mut().for_each(|input| input.dims[0] = Some(3));
+        assert_eq!(spec.rows(&batch(&[2, 2])), Ok(2), "the rest is filled up");
+        let message = spec.accept(&batch(&[2, 2])).unwrap_err().to_string();
+        assert_eq!(message, "a batch of 2, the model is executed with 3");
+
+        spec.batch = BatchSize::Absent;
+        spec.inputs[1].dims[0] = Some(2);
+        assert_eq!(spec.rows(&batch(&[3, 2])), Ok(1), "first dimensions may differ: they are no batch");
+        let message = spec.rows(&batch(&[3, 3])).unwrap_err().to_string();
+        assert_eq!(message, "input b: expected FP32 [2, 2], got FP32 [3, 2]");
     }
 
     #[test]

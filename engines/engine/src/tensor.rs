@@ -1,6 +1,7 @@
 //! Tensors as they cross the border between the daemon and an engine.
 
 use std::fmt;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -91,6 +92,34 @@ impl TensorData {
             DataType::Int8 => Self::Int8(vec![0; len]),
         }
     }
+
+    /// Some of the elements.
+    pub(crate) fn slice(&self, range: Range<usize>) -> Self {
+        match self {
+            Self::Fp32(data) => Self::Fp32(data[range].to_vec()),
+            Self::Int32(data) => Self::Int32(data[range].to_vec()),
+            Self::Int64(data) => Self::Int64(data[range].to_vec()),
+            Self::Uint8(data) => Self::Uint8(data[range].to_vec()),
+            Self::Int8(data) => Self::Int8(data[range].to_vec()),
+        }
+    }
+
+    /// Overwrites the elements from `start` on. False when the types differ or there are not as many.
+    #[must_use]
+    pub(crate) fn copy_in(&mut self, start: usize, source: &Self) -> bool {
+        fn copy<T: Copy>(target: &mut [T], start: usize, source: &[T]) -> bool {
+            let target = start.checked_add(source.len()).and_then(|end| target.get_mut(start..end));
+            target.map(|target| target.copy_from_slice(source)).is_some()
+        }
+        match (self, source) {
+            (Self::Fp32(target), Self::Fp32(source)) => copy(target, start, source),
+            (Self::Int32(target), Self::Int32(source)) => copy(target, start, source),
+            (Self::Int64(target), Self::Int64(source)) => copy(target, start, source),
+            (Self::Uint8(target), Self::Uint8(source)) => copy(target, start, source),
+            (Self::Int8(target), Self::Int8(source)) => copy(target, start, source),
+            _ => false,
+        }
+    }
 }
 
 /// A named tensor's values.
@@ -134,7 +163,7 @@ impl Tensor {
 }
 
 /// The inputs of one execution, one tensor for each input of the spec, in its order. The first dimension of each is
-/// the batch.
+/// the batch, unless the model has none.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     /// The tensors.
@@ -170,6 +199,21 @@ impl TensorSpec {
             tensor.data().data_type(),
             tensor.shape()
         )))
+    }
+
+    /// The same for any number of rows, the first dimension.
+    ///
+    /// # Errors
+    /// As [`Self::accept`].
+    pub fn accept_rows(&self, tensor: &Tensor) -> Result<(), EngineError> {
+        match self.dims.first() {
+            Some(Some(_)) => {
+                let mut open = self.clone();
+                open.dims[0] = None;
+                open.accept(tensor)
+            }
+            _ => self.accept(tensor),
+        }
     }
 }
 

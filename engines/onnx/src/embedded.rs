@@ -112,7 +112,8 @@ impl Engine for Instance {
 impl Instance {
     /// Where the graph leaves dimensions open beside the batch, an operator fails because of the caller's shapes.
     fn failure(&self, error: &rten::RunError) -> EngineError {
-        let open = self.shared.spec.inputs.iter().any(|input| input.dims[1..].contains(&None));
+        let spec = &self.shared.spec;
+        let open = spec.inputs.iter().any(|input| spec.dims_of_item(input).contains(&None));
         match error.kind() {
             RunErrorKind::InvalidInput => EngineError::Shape(error.to_string()),
             RunErrorKind::OperatorError if open => {

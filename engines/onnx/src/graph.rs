@@ -21,7 +21,7 @@ pub fn spec(engine: &str, graph: &proto::Graph, options: &LoadOptions) -> Result
         engine: engine.into(),
         precision: precision::executed(graph),
         device: Device::Cpu,
-        batch: batch(&inputs, options.max_batch)?,
+        batch: batch(&inputs, options)?,
         takes: Stage::Letterboxed,
         detector,
         inputs,
@@ -47,27 +47,32 @@ fn outputs(graph: &proto::Graph) -> Result<Vec<TensorSpec>, EngineError> {
     graph.output.iter().map(|value| tensor("output", value)).collect()
 }
 
-/// The batch is the first dimension of each input: fixed in all, or open in all.
-fn batch(inputs: &[TensorSpec], max_batch: usize) -> Result<BatchSize, EngineError> {
+/// The batch is the first dimension of each input: fixed in all, or open in all. A model that is no detector may have
+/// none.
+fn batch(inputs: &[TensorSpec], options: &LoadOptions) -> Result<BatchSize, EngineError> {
+    const WITHOUT: &str = "a tensor model without a batch says `max_batch_size = 0` in the manifest";
     let Some(first) = inputs.first() else {
         return Err(EngineError::Load("the graph has no input".into()));
     };
+    if options.max_batch == 0 {
+        return match &options.detector {
+            None => Ok(BatchSize::Absent),
+            Some(_) => Err(EngineError::Load("the largest batch of a detector must be at least 1, not 0".into())),
+        };
+    }
     for input in inputs {
         if input.dims.is_empty() {
-            return Err(EngineError::Load(format!("input {} is a scalar: it has no batch", input.name)));
+            return Err(EngineError::Load(format!("input {} is a scalar: it has no batch; {WITHOUT}", input.name)));
         }
         if input.dims[0] != first.dims[0] {
             return Err(EngineError::Load(format!(
-                "the first dimension of each input is the batch, but {}: {first} and {}: {input} differ in it",
+                "the first dimension of each input is the batch, but {}: {first} and {}: {input} differ in it; \
+                 {WITHOUT}",
                 first.name, input.name
             )));
         }
     }
-    match first.dims[0] {
-        Some(size) => Ok(BatchSize::Fixed(size)),
-        None if max_batch == 0 => Err(EngineError::Load("the largest batch must be at least 1, not 0".into())),
-        None => Ok(BatchSize::UpTo(max_batch)),
-    }
+    Ok(first.dims[0].map_or(BatchSize::UpTo(options.max_batch), BatchSize::Fixed))
 }
 
 fn tensor(kind: &str, value: &proto::ValueInfo) -> Result<TensorSpec, EngineError> {

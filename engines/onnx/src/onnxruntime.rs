@@ -158,7 +158,7 @@ impl Engine for Instance {
 fn failure(spec: &ModelSpec, error: &ort::Error) -> EngineError {
     let message = error.to_string();
     // Where the graph leaves dimensions open beside the batch, an operator fails because of the caller's shapes.
-    let open = spec.inputs.iter().any(|input| input.dims[1..].contains(&None));
+    let open = spec.inputs.iter().any(|input| spec.dims_of_item(input).contains(&None));
     if message.contains("Failed to allocate memory") {
         EngineError::OutOfMemory(message)
     } else if open {

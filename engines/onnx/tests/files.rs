@@ -4,7 +4,10 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use detectd_conformance::{Network, Operation, Port, Step, onnx};
-use detectd_engine::{Batch, DataType, Device, EngineError, LoadOptions, Precision, Tensor, TensorData};
+use detectd_engine::{
+    Batch, BatchSize, DataType, DetectorOptions, Device, EngineError, LoadOptions, Precision, Tensor, TensorData,
+};
+use detectd_vision::Family;
 use rten_onnx::onnx::{
     AttributeProto, AttributeType, DataLocation, DataType as OnnxType, ModelProto, NodeProto, StringStringEntryProto,
 };
@@ -136,6 +139,33 @@ fn inputs_and_outputs_that_cannot_be_served_are_named() {
     assert!(message.contains("no output"), "{message}");
     let message = load(&folder, |model| model.graph.as_mut().unwrap().input.clear()).unwrap_err();
     assert!(message.contains("no input"), "{message}");
+}
+
+#[test]
+fn a_model_without_a_batch_is_loaded_where_that_is_asked_for() {
+    let folder = TempDir::new().unwrap();
+    let scalar = |model: &mut ModelProto| {
+        let input = &mut model.graph.as_mut().unwrap().input[0];
+        let tensor = input.r#type.as_mut().unwrap().tensor_type.as_mut().unwrap();
+        tensor.shape.as_mut().unwrap().dim.clear();
+    };
+    let message = load(&folder, scalar).unwrap_err();
+    assert!(message.contains("input x is a scalar") && message.contains("max_batch_size = 0"), "{message}");
+
+    let path = folder.path().join("fixed.onnx");
+    onnx::write(&network(), Some(2), &path).unwrap();
+    let without = LoadOptions { max_batch: 0, ..options(path) };
+    let model = detectd_onnx::load(&without).unwrap();
+    assert_eq!(model.spec().batch, BatchSize::Absent);
+    let mut engine = model.open().unwrap();
+    let batch = |first: usize| Batch {
+        inputs: vec![Tensor::new(vec![first, 2, 4, 4], TensorData::Fp32(vec![0.5; first * 32])).unwrap()],
+    };
+    assert_eq!(engine.infer(&batch(2)).unwrap()[0].shape(), [2, 2, 2, 2]);
+    let refused = engine.infer(&batch(1)).unwrap_err().to_string();
+    assert_eq!(refused, "input x: expected FP32 [2, 2, 4, 4], got FP32 [1, 2, 4, 4]");
+    let detector = Some(DetectorOptions { family: Some(Family::Yolov5), classes: 1, ..DetectorOptions::default() });
+    assert!(loaded(&LoadOptions { detector, ..without }).is_err(), "a detector needs a batch");
 }
 
 /// Moves the weights into `location`, whose content is returned.

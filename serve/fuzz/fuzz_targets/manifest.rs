@@ -3,12 +3,13 @@
 
 use detectd::config::Config;
 use detectd::repository::manifest::Manifest;
+use detectd_engine::BatchSize;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     match Manifest::parse(text) {
         Ok(manifest) => {
-            let policy = manifest.policy(usize::MAX);
+            let policy = manifest.policy(BatchSize::UpTo(usize::MAX));
             assert!(
                 policy.max_batch >= 1 && policy.preferred.iter().all(|&size| (1..=policy.max_batch).contains(&size))
             );

@@ -1,16 +1,17 @@
 //! The thread that owns an engine: it forms batches, runs them, and answers.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use detectd_engine::{DetectScratch, Detected, Engine, EngineError, Model, Picture, Stage};
-use detectd_vision::{DetectOptions, Image, Letterbox};
+use detectd_engine::{DetectScratch, Engine, EngineError, Model};
 use tracing::{debug, error, info, warn};
 
-use super::{BatchQueue, Completed, Work};
+use super::execution::{Executed, Payloads};
+use super::{BatchQueue, Completed, Taken, warm_up};
 use crate::buffers::BufferPool;
 use crate::error::Error;
 use crate::metrics::VersionMetrics;
@@ -105,83 +106,72 @@ impl Runner {
         self.drop_engine();
     }
 
-    /// Runs a batch, and if that fails, each of its pictures alone: one bad picture must not fail its neighbours.
-    fn execute(&mut self, batch: Vec<(Instant, Work)>) {
+    /// Runs a batch, and if that fails, each request of it alone: one bad request must not fail its neighbours.
+    fn execute(&mut self, Taken { work, turn }: Taken) {
         let started = Instant::now();
-        let mut pictures = Vec::with_capacity(batch.len());
-        let mut options = Vec::with_capacity(batch.len());
-        let mut callers = Vec::with_capacity(batch.len());
-        for (since, work) in batch {
-            pictures.push(work.picture);
-            options.push(work.options);
+        let mut payloads = Payloads::default();
+        let mut callers = Vec::with_capacity(work.len());
+        for (since, work) in work {
+            payloads.push(work.payload);
             callers.push((started - since, work.deadline, work.reply));
         }
-        let size = pictures.len();
-        match self.attempt(&pictures, &options) {
-            Ok(detected) => {
-                let compute = detected.assemble + detected.compute;
-                for ((queue, _, reply), detections) in callers.into_iter().zip(detected.detections) {
-                    let postprocess = detected.postprocess;
-                    let answer = Completed { detections, queue, compute, postprocess, batch_size: size };
-                    let _ = reply.send(Ok(answer));
+        let count = payloads.len();
+        let result = self.attempt(&payloads, 0..count);
+        if let Some(turn) = &turn {
+            turn.wait();
+        }
+        match result {
+            Ok(Executed { outputs, compute, postprocess, rows: batch_size }) => {
+                for ((queue, _, reply), output) in callers.into_iter().zip(outputs) {
+                    let _ = reply.send(Ok(Completed { output, queue, compute, postprocess, batch_size }));
                 }
             }
-            Err(failure) if size == 1 => {
+            Err(failure) if count == 1 => {
                 for (_, _, reply) in callers {
                     let _ = reply.send(Err(self.answer(&failure)));
                 }
             }
             Err(failure) => {
-                warn!(model = self.shared.name, size, %failure, "a batch failed: its pictures are run one by one");
-                for ((queue, deadline, reply), (picture, options)) in
-                    callers.into_iter().zip(pictures.iter().zip(&options))
-                {
+                warn!(model = self.shared.name, count, %failure, "a batch failed: its requests are run one by one");
+                for (index, (queue, deadline, reply)) in callers.into_iter().enumerate() {
                     if reply.is_closed() {
                         continue;
                     }
                     if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                        let _ = reply.send(Err(Error::deadline("before the image could be run again")));
+                        let _ = reply.send(Err(Error::deadline("before the request could be run again")));
                         continue;
                     }
-                    let alone = self.attempt(std::slice::from_ref(picture), std::slice::from_ref(options));
-                    let answer = alone.map_err(|failure| self.answer(&failure)).map(|mut detected| Completed {
-                        detections: detected.detections.pop().unwrap_or_default(),
-                        queue,
-                        compute: detected.assemble + detected.compute,
-                        postprocess: detected.postprocess,
-                        batch_size: 1,
-                    });
+                    let answer = match self.attempt(&payloads, index..index + 1) {
+                        Ok(Executed { mut outputs, compute, postprocess, rows: batch_size }) => outputs
+                            .pop()
+                            .map(|output| Completed { output, queue, compute, postprocess, batch_size })
+                            .ok_or_else(|| Error::internal(format!("{}: no answer came", self.shared.name))),
+                        Err(failure) => Err(self.answer(&failure)),
+                    };
                     let _ = reply.send(answer);
                 }
             }
         }
-        self.shared.buffers.give_back(pictures);
+        self.shared.buffers.give_back(payloads.into_pictures());
     }
 
     /// One execution. After a failure that may have left the engine in a bad state, the engine is opened anew.
-    fn attempt(&mut self, pictures: &[Picture], options: &[DetectOptions]) -> Result<Detected, EngineError> {
+    fn attempt(&mut self, payloads: &Payloads, range: Range<usize>) -> Result<Executed, EngineError> {
         let Some(engine) = &mut self.engine else {
             return Err(EngineError::Backend("the engine failed and cannot be opened".into()));
         };
         let scratch = &mut self.scratch;
-        let result = guarded(|| engine.detect(pictures, options, scratch));
-        match result {
-            Ok(detected) if detected.detections.len() == pictures.len() => {
-                self.shared.metrics.executed(pictures.len());
-                Ok(detected)
-            }
-            Ok(detected) => {
-                let got = detected.detections.len();
-                Err(EngineError::Backend(format!("{got} answers for {} pictures", pictures.len())))
-            }
+        let count = range.len();
+        let result = guarded(|| payloads.run(range, engine.as_mut(), scratch));
+        match &result {
+            Ok(executed) => self.shared.metrics.executed(executed.rows),
+            Err(EngineError::Shape(_) | EngineError::OutOfMemory(_)) => {}
             Err(failure) => {
-                if !matches!(failure, EngineError::Shape(_) | EngineError::OutOfMemory(_)) {
-                    error!(model = self.shared.name, size = pictures.len(), %failure, "the engine failed");
-                    self.reopen(&failure);
-                }
-                Err(failure)
+                error!(model = self.shared.name, count, %failure, "the engine failed");
+                self.reopen(failure);
             }
         }
+        result
     }
 
     fn reopen(&mut self, failure: &EngineError) {
@@ -238,22 +228,9 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, Engine
 }
 
 fn run_warm_up(shared: &Shared, engine: &mut dyn Engine, size: usize) -> Result<(), EngineError> {
-    let spec = shared.model.spec();
-    let Some(detector) = &spec.detector else { return Ok(()) };
-    let (width, height) = (detector.preprocess.width, detector.preprocess.height);
-    let picture = match spec.takes {
-        Stage::Letterboxed => {
-            let letterbox = Letterbox::new((width, height), &detector.preprocess);
-            Picture::Letterboxed { input: vec![0.0; detector.preprocess.input_len()], letterbox }
-        }
-        Stage::Decoded => Picture::Decoded(Image::filled(width, height, [114; 3])),
-        // There is no file that every engine would take; the first request warms it.
-        Stage::Encoded => return Ok(()),
-    };
-    let pictures = vec![picture; size];
-    let options = vec![DetectOptions::default(); size];
+    let Some(payloads) = warm_up::work(shared.model.spec(), size) else { return Ok(()) };
     let started = Instant::now();
-    guarded(|| engine.detect(&pictures, &options, &mut DetectScratch::default()))?;
+    guarded(|| payloads.run(0..payloads.len(), engine, &mut DetectScratch::default()))?;
     debug!(model = shared.name, size, elapsed = ?started.elapsed(), "warm-up");
     Ok(())
 }

@@ -1,12 +1,16 @@
-//! From waiting pictures to executions: a bounded queue, a policy that decides when a batch is closed, and the threads
+//! From waiting requests to executions: a bounded queue, a policy that decides when a batch is closed, and the threads
 //! that own the engines.
 
+mod execution;
 mod instance;
+mod order;
 mod policy;
 mod queue;
+mod warm_up;
 mod work;
 
 pub use instance::{Instance, Shared};
-pub use policy::{BatchPolicy, Dispatch, Pending};
-pub use queue::{BatchQueue, Place, Refused, Ticket};
-pub use work::{Completed, Priority, Work};
+pub use order::{Order, Turn};
+pub use policy::{BatchPolicy, Dispatch, Pending, Waiting};
+pub use queue::{BatchQueue, Place, QueueSettings, Refused, Taken, Ticket};
+pub use work::{Completed, Output, Payload, Priority, Work};

@@ -1,29 +1,42 @@
 //! The bounded queue of one model version: many callers, several instances.
 //!
 //! A caller takes a [`Place`] before it does any work; when there is none, it is refused at once. The place turns into
-//! a queued [`Work`] with its picture, and is free again when an execution takes the work or when the caller drops its
-//! [`Ticket`] first.
+//! a queued [`Work`], and is free again when an execution takes the work, when the work has waited for too long, or
+//! when the caller drops its [`Ticket`] first.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use prometheus::IntGauge;
 use tokio::sync::oneshot;
+use tokio::time::timeout_at;
 
-use super::{BatchPolicy, Completed, Dispatch, Pending, Priority, Work};
+use super::{BatchPolicy, Completed, Dispatch, Order, Pending, Priority, Turn, Waiting, Work};
 use crate::error::Error;
 
 /// The bounded queue of one model version.
 pub struct BatchQueue {
-    capacity: usize,
+    settings: QueueSettings,
     policy: BatchPolicy,
+    order: Arc<Order>,
     /// Shows the places taken.
     depth: IntGauge,
     state: Mutex<State>,
     /// A condition variable that makes no system call where nobody waits: most pushes meet busy instances.
     changed: Condvar,
+}
+
+/// What may wait, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueSettings {
+    /// Requests that may wait.
+    pub capacity: usize,
+    /// After which a request that still waits is refused.
+    pub timeout: Option<Duration>,
+    /// Whether answers leave in the order in which their work was taken, also from several instances.
+    pub preserve_order: bool,
 }
 
 #[derive(Default)]
@@ -42,27 +55,37 @@ struct Queued {
     work: Work,
 }
 
-/// A right to queue one picture.
+/// What an instance has taken for one execution.
+pub struct Taken {
+    /// Each work with the moment it was queued.
+    pub work: Vec<(Instant, Work)>,
+    /// When the answers may leave; `None` for at once.
+    pub turn: Option<Turn>,
+}
+
+/// A right to queue one request.
 pub struct Place {
     queue: Arc<BatchQueue>,
     used: bool,
 }
 
-/// A picture in the queue, seen from its caller. When it is dropped before the answer came, the picture leaves the
+/// A request in the queue, seen from its caller. When it is dropped before the answer came, the request leaves the
 /// queue.
 pub struct Ticket {
     queue: Arc<BatchQueue>,
     id: u64,
+    since: Instant,
     priority: Priority,
     answer: oneshot::Receiver<Result<Completed, Error>>,
     answered: bool,
 }
 
 impl BatchQueue {
-    /// An empty queue with `capacity` places; `depth` shows how many are taken.
+    /// An empty queue; `depth` shows how many places are taken.
     #[must_use]
-    pub fn new(capacity: usize, policy: BatchPolicy, depth: IntGauge) -> Arc<Self> {
-        Arc::new(Self { capacity, policy, depth, state: Mutex::default(), changed: Condvar::new() })
+    pub fn new(settings: QueueSettings, policy: BatchPolicy, depth: IntGauge) -> Arc<Self> {
+        let (order, state, changed) = (Arc::default(), Mutex::default(), Condvar::new());
+        Arc::new(Self { settings, policy, order, depth, state, changed })
     }
 
     /// Takes a place.
@@ -74,7 +97,7 @@ impl BatchQueue {
         if state.closed {
             return Err(Refused::Closed);
         }
-        if state.places >= self.capacity {
+        if state.places >= self.settings.capacity {
             return Err(Refused::Full);
         }
         state.places += 1;
@@ -85,7 +108,7 @@ impl BatchQueue {
     /// The number of places.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.capacity
+        self.settings.capacity
     }
 
     /// When a batch is closed.
@@ -94,7 +117,7 @@ impl BatchQueue {
         &self.policy
     }
 
-    /// Pictures that wait for an execution.
+    /// Requests that wait for an execution.
     #[must_use]
     pub fn len(&self) -> usize {
         self.state.lock().count()
@@ -128,10 +151,9 @@ impl BatchQueue {
         }
     }
 
-    /// Waits until the policy closes a batch and takes it, each work with the moment it was queued. Work that nobody
-    /// waits for any more, and work that is too late, is left out; the latter is answered. `None` when the queue is
-    /// closed and empty.
-    pub fn next_batch(&self) -> Option<Vec<(Instant, Work)>> {
+    /// Waits until the policy closes a batch and takes it. Work that nobody waits for any more, and work that is too
+    /// late, is left out; the latter is answered. `None` when the queue is closed and empty.
+    pub fn next_batch(&self) -> Option<Taken> {
         let mut state = self.state.lock();
         loop {
             let (dead, late) = state.remove_dead(Instant::now());
@@ -139,12 +161,12 @@ impl BatchQueue {
             if !late.is_empty() {
                 drop(state);
                 for queued in late {
-                    let _ = queued.work.reply.send(Err(Error::deadline("while the image waited in the queue")));
+                    let _ = queued.work.reply.send(Err(Error::deadline("while the request waited in the queue")));
                 }
                 state = self.state.lock();
                 continue;
             }
-            let Some(pending) = state.pending() else {
+            let Some(pending) = state.gather(&self.policy) else {
                 if state.closed {
                     return None;
                 }
@@ -153,9 +175,9 @@ impl BatchQueue {
             };
             let now = Instant::now();
             match self.policy.decide(pending, now) {
-                Dispatch::Now(count) => return Some(self.take(&mut state, count)),
+                Dispatch::Now(rows) => return Some(self.take(&mut state, rows)),
                 // A closed queue gets no company to wait for.
-                Dispatch::WaitUntil(_) if state.closed => return Some(self.take(&mut state, pending.count)),
+                Dispatch::WaitUntil(_) if state.closed => return Some(self.take(&mut state, pending.rows)),
                 Dispatch::WaitUntil(moment) => {
                     let wait = moment.saturating_duration_since(now);
                     self.changed.wait_for(&mut state, wait);
@@ -164,10 +186,28 @@ impl BatchQueue {
         }
     }
 
-    fn take(&self, state: &mut State, count: usize) -> Vec<(Instant, Work)> {
-        let taken = state.take(count);
-        self.leave(state, taken.len());
-        taken
+    fn take(&self, state: &mut State, rows: usize) -> Taken {
+        let work = state.take(rows);
+        self.leave(state, work.len());
+        if state.count() > 0 {
+            // Another instance may have looked while this batch was not closed yet.
+            self.changed.notify_one();
+        }
+        // Given under the queue's lock: the order of the turns is that of the batches.
+        Taken { work, turn: self.settings.preserve_order.then(|| self.order.take()) }
+    }
+
+    /// Takes one request out, if no execution has taken it. True when it was there.
+    fn remove(&self, id: u64, priority: Priority) -> bool {
+        let mut state = self.state.lock();
+        let waiting = &mut state.waiting[slot(priority)];
+        let Ok(index) = waiting.binary_search_by_key(&id, |queued| queued.id) else { return false };
+        let removed = waiting.remove(index);
+        self.leave(&mut state, 1);
+        // What it holds is freed without the lock.
+        drop(state);
+        drop(removed);
+        true
     }
 
     /// Gives places back.
@@ -191,16 +231,25 @@ impl State {
         self.waiting.iter().map(VecDeque::len).sum()
     }
 
-    fn pending(&self) -> Option<Pending> {
-        let oldest = self.waiting.iter().filter_map(|waiting| waiting.front()).map(|queued| queued.since).min()?;
-        Some(Pending { count: self.count(), oldest })
+    /// What can be one execution, in the order in which it would be taken.
+    fn gather(&self, policy: &BatchPolicy) -> Option<Pending> {
+        let all = || self.waiting.iter().flatten();
+        let first = &all().next()?.work.payload;
+        policy.gather(all().map(|Queued { since, work, .. }| {
+            let joins = work.payload.joins(first);
+            Waiting { rows: work.payload.rows(), since: *since, joins }
+        }))
     }
 
-    fn take(&mut self, count: usize) -> Vec<(Instant, Work)> {
-        let mut taken = Vec::with_capacity(count);
+    /// Takes the work that makes up `rows`, which [`State::gather`] has found at the front.
+    fn take(&mut self, rows: usize) -> Vec<(Instant, Work)> {
+        let mut taken = Vec::with_capacity(rows);
+        let mut left = rows;
         for waiting in &mut self.waiting {
-            let some = waiting.len().min(count - taken.len());
-            taken.extend(waiting.drain(..some).map(|queued| (queued.since, queued.work)));
+            while let Some(queued) = waiting.pop_front_if(|queued| queued.work.payload.rows() <= left) {
+                left -= queued.work.payload.rows();
+                taken.push((queued.since, queued.work));
+            }
         }
         taken
     }
@@ -252,11 +301,12 @@ impl Place {
         }
         let id = state.next_id;
         state.next_id += 1;
-        state.waiting[slot(priority)].push_back(Queued { id, since: Instant::now(), work });
+        let since = Instant::now();
+        state.waiting[slot(priority)].push_back(Queued { id, since, work });
         drop(state);
         self.queue.changed.notify_one();
         self.used = true;
-        Ok(Ticket { queue: Arc::clone(&self.queue), id, priority, answer, answered: false })
+        Ok(Ticket { queue: Arc::clone(&self.queue), id, since, priority, answer, answered: false })
     }
 }
 
@@ -273,9 +323,18 @@ impl Ticket {
     /// Waits for the answer.
     ///
     /// # Errors
-    /// What the instance answered; [`crate::error::ErrorCode::Internal`] when it died without an answer.
+    /// What the instance answered; [`crate::error::ErrorCode::Unavailable`] when no instance took the request within
+    /// the queue's timeout; [`crate::error::ErrorCode::Internal`] when the instance died without an answer.
     pub async fn answer(mut self) -> Result<Completed, Error> {
-        let answer = (&mut self.answer).await;
+        let answer = match self.queue.settings.timeout {
+            None => (&mut self.answer).await,
+            Some(limit) => match timeout_at((self.since + limit).into(), &mut self.answer).await {
+                Ok(answer) => answer,
+                Err(_) if self.queue.remove(self.id, self.priority) => return Err(waited_too_long(limit)),
+                // An instance has taken it: its answer is on the way.
+                Err(_) => (&mut self.answer).await,
+            },
+        };
         self.answered = true;
         answer.unwrap_or_else(|_| Err(ended()))
     }
@@ -296,107 +355,20 @@ fn ended() -> Error {
     Error::internal("the engine's instance ended before it answered")
 }
 
+/// UNAVAILABLE, as other inference servers answer it: not the caller's deadline has passed but the server's own limit,
+/// and the same request may pass elsewhere or later.
+fn waited_too_long(timeout: Duration) -> Error {
+    let timeout = timeout.as_millis();
+    Error::unavailable(format!("the request waited in the queue for the model's batching.queue_timeout_ms, {timeout}"))
+}
+
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if self.answered {
-            return;
-        }
-        let mut state = self.queue.state.lock();
-        let waiting = &mut state.waiting[slot(self.priority)];
-        if let Ok(index) = waiting.binary_search_by_key(&self.id, |queued| queued.id) {
-            let removed = waiting.remove(index);
-            self.queue.leave(&mut state, 1);
-            // Its picture is freed without the lock.
-            drop(state);
-            drop(removed);
+        if !self.answered {
+            self.queue.remove(self.id, self.priority);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use detectd_engine::Picture;
-    use detectd_vision::{DetectOptions, Image};
-
-    use super::*;
-
-    fn queue(capacity: usize, max_batch: usize) -> (Arc<BatchQueue>, IntGauge) {
-        let depth = IntGauge::new("depth", "of the test's queue").unwrap();
-        let policy = BatchPolicy { max_batch, preferred: Vec::new(), max_delay: Duration::ZERO };
-        (BatchQueue::new(capacity, policy, depth.clone()), depth)
-    }
-
-    /// Queues a picture `mark` pixels wide, by which it is known again.
-    fn push(queue: &Arc<BatchQueue>, mark: u32, priority: Priority, deadline: Option<Instant>) -> Ticket {
-        let picture = Picture::Decoded(Image::filled(mark, 1, [0; 3]));
-        let options = DetectOptions::default();
-        queue.reserve().unwrap().push(priority, |reply| Work { picture, options, deadline, reply }).unwrap()
-    }
-
-    fn marks(batch: &[(Instant, Work)]) -> Vec<u32> {
-        let mark = |(_, work): &(Instant, Work)| match &work.picture {
-            Picture::Decoded(image) => image.width(),
-            other => panic!("{other:?}"),
-        };
-        batch.iter().map(mark).collect()
-    }
-
-    #[test]
-    fn places_are_bounded_and_come_back() {
-        let (queue, depth) = queue(2, 8);
-        let first = queue.reserve().unwrap();
-        let ticket = push(&queue, 1, Priority::Normal, None);
-        assert_eq!(queue.reserve().err(), Some(Refused::Full));
-        assert_eq!(depth.get(), 2);
-        drop(first);
-        drop(ticket);
-        assert_eq!((depth.get(), queue.len()), (0, 0));
-        assert!(queue.reserve().is_ok());
-    }
-
-    #[test]
-    fn batches_follow_priority_and_then_arrival() {
-        let (queue, depth) = queue(10, 3);
-        let _tickets: Vec<_> = [(1, Priority::Low), (2, Priority::Normal), (3, Priority::High), (4, Priority::Normal)]
-            .map(|(mark, priority)| push(&queue, mark, priority, None))
-            .into();
-        assert_eq!(marks(&queue.next_batch().unwrap()), [3, 2, 4]);
-        assert_eq!(depth.get(), 1);
-        assert_eq!(marks(&queue.next_batch().unwrap()), [1]);
-    }
-
-    #[tokio::test]
-    async fn dead_work_is_left_out() {
-        let (queue, depth) = queue(10, 8);
-        let late = push(&queue, 1, Priority::Normal, Some(Instant::now()));
-        let gone = push(&queue, 2, Priority::Normal, None);
-        let _alive = push(&queue, 3, Priority::Normal, None);
-        drop(gone);
-        assert_eq!(marks(&queue.next_batch().unwrap()), [3]);
-        assert_eq!(late.answer().await.unwrap_err().code, crate::error::ErrorCode::DeadlineExceeded);
-        assert_eq!(depth.get(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_closed_queue_runs_what_it_has_and_a_failed_one_answers_it() {
-        let (queue, _) = queue(10, 8);
-        let _ticket = push(&queue, 1, Priority::Normal, None);
-        let place = queue.reserve().unwrap();
-        queue.close();
-        assert_eq!(queue.reserve().err(), Some(Refused::Closed));
-        let picture = Picture::Decoded(Image::filled(1, 1, [0; 3]));
-        let work = |reply| Work { picture, options: DetectOptions::default(), deadline: None, reply };
-        assert!(place.push(Priority::Normal, work).is_err(), "closed while the picture was prepared");
-        assert_eq!(marks(&queue.next_batch().unwrap()), [1]);
-        assert!(queue.next_batch().is_none());
-
-        let (queue, depth) = self::queue(10, 8);
-        let ticket = push(&queue, 1, Priority::Normal, None);
-        queue.fail(&Error::unavailable("gone"));
-        assert_eq!(ticket.answer().await.unwrap_err().message, "gone");
-        assert!(queue.next_batch().is_none());
-        assert_eq!(depth.get(), 0);
-    }
-}
+mod tests;

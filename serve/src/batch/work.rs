@@ -1,8 +1,8 @@
-//! One picture that waits for an engine.
+//! One request's part of an execution, while it waits for an engine.
 
 use std::time::{Duration, Instant};
 
-use detectd_engine::Picture;
+use detectd_engine::{Batch, DataType, Picture, Tensor};
 use detectd_vision::{DetectOptions, Detection};
 use tokio::sync::oneshot;
 
@@ -25,17 +25,62 @@ impl Priority {
     pub const ORDER: [Self; 3] = [Self::High, Self::Normal, Self::Low];
 }
 
-/// A picture, how to detect in it, and where the answer goes.
+/// What is to be run, and where the answer goes.
 #[derive(Debug)]
 pub struct Work {
-    /// The picture, prepared as far as the model asks.
-    pub picture: Picture,
-    /// How to choose among the boxes.
-    pub options: DetectOptions,
+    /// What is to be run.
+    pub payload: Payload,
     /// After which the answer is of no use.
     pub deadline: Option<Instant>,
     /// Where the answer goes. It is closed when nobody waits for it any more.
     pub reply: oneshot::Sender<Result<Completed, Error>>,
+}
+
+/// What is to be run. The work of one model is all of one kind.
+#[derive(Debug)]
+pub enum Payload {
+    /// For a detector.
+    Picture {
+        /// Prepared as far as the model asks.
+        picture: Picture,
+        /// How to choose among the boxes.
+        options: DetectOptions,
+    },
+    /// For a tensor model.
+    Tensors {
+        /// The model's inputs, of `rows` rows.
+        inputs: Batch,
+        /// How much of an execution it takes.
+        rows: usize,
+    },
+}
+
+impl Payload {
+    /// How much of an execution it takes: a picture is one row.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Picture { .. } => 1,
+            Self::Tensors { rows, .. } => *rows,
+        }
+    }
+
+    /// Whether one execution can run both: tensors must agree in type and in every dimension but the first.
+    #[must_use]
+    pub fn joins(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Picture { .. }, Self::Picture { .. }) => true,
+            (Self::Tensors { inputs: own, .. }, Self::Tensors { inputs: others, .. }) => {
+                own.inputs.iter().map(item).eq(others.inputs.iter().map(item))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// What the rows of a tensor are.
+fn item(tensor: &Tensor) -> (DataType, Option<&[usize]>) {
+    (tensor.data().data_type(), tensor.shape().get(1..))
 }
 
 impl Work {
@@ -52,17 +97,26 @@ impl Work {
     }
 }
 
-/// One picture's answer, and where the time went.
+/// One request's answer, and where the time went.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Completed {
-    /// Best first, in the picture's own pixels.
-    pub detections: Vec<Detection>,
+    /// What came out.
+    pub output: Output,
     /// From entering the queue to the execution's begin.
     pub queue: Duration,
     /// The network, for the whole batch.
     pub compute: Duration,
-    /// From outputs to boxes, for the whole batch.
+    /// From the network's outputs to those of each request, for the whole batch.
     pub postprocess: Duration,
-    /// How many pictures the execution held.
+    /// How many rows the execution held.
     pub batch_size: usize,
+}
+
+/// What came out.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Of a detector: best first, in the picture's own pixels.
+    Detections(Vec<Detection>),
+    /// Of a tensor model: its outputs.
+    Tensors(Vec<Tensor>),
 }

@@ -61,10 +61,11 @@ fn summary(problems: usize) -> String {
 }
 
 fn table(status: &Value) -> comfy_table::Table {
-    const COLUMNS: [(&str, &str); 10] = [
+    const COLUMNS: [(&str, &str); 11] = [
         ("model", "model"),
         ("version", "version"),
         ("state", "state"),
+        ("task", "task"),
         ("family", "family"),
         ("engine", "engine"),
         ("precision", "precision"),
@@ -76,6 +77,8 @@ fn table(status: &Value) -> comfy_table::Table {
     let mut table = report::table(COLUMNS.map(|(_, title)| title));
     for model in status["models"].as_array().into_iter().flatten() {
         table.add_row(COLUMNS.map(|(key, _)| match &model[key] {
+            // A tensor model has inputs of any shape in place of a picture's size.
+            Value::Null if key == "input_size" => model["inputs"].as_str().unwrap_or("-").to_owned(),
             Value::Null => "-".to_owned(),
             // The model itself failed: no version of it is known.
             Value::Number(number) if key == "version" && number.as_u64() == Some(0) => "-".to_owned(),

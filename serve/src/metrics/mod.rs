@@ -65,14 +65,14 @@ impl Metrics {
         let build = make.gauge("detectd_build_info", "The running build; the value is always 1.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Ok(Self {
-            success: version("nv_inference_request_success", "Requests answered with boxes.")?,
+            success: version("nv_inference_request_success", "Requests answered with boxes or tensors.")?,
             failure: make.counter(
                 "nv_inference_request_failure",
                 "Requests answered with an error, by reason.",
                 &["model", "version", "reason"],
             )?,
-            images: version("nv_inference_count", "Images executed.")?,
-            executions: version("nv_inference_exec_count", "Executions; each holds one image or more.")?,
+            images: version("nv_inference_count", "Images, or rows of tensors, executed.")?,
+            executions: version("nv_inference_exec_count", "Executions; each holds one image or row, or more.")?,
             request_us: version("nv_inference_request_duration_us", "Microseconds from arrival to answer, summed.")?,
             queue_us: version("nv_inference_queue_duration_us", "Microseconds in the queue, summed.")?,
             compute_input_us: version(
@@ -105,13 +105,13 @@ impl Metrics {
             )?,
             batch_size: make.histogram(
                 "detectd_batch_size",
-                "Images in one execution.",
+                "Images, or rows of tensors, in one execution.",
                 &VERSION_LABELS,
                 vec![1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 128.0],
             )?,
             queue_depth: make.gauge(
                 "detectd_queue_depth",
-                "Images that hold a place of the queue: those being decoded and those waiting.",
+                "Requests that hold a place of the queue: those being decoded and those waiting.",
                 &VERSION_LABELS,
             )?,
             decode_errors: make.counter(

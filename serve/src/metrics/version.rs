@@ -118,11 +118,11 @@ impl VersionMetrics {
         self.all.load_seconds.with_label_values(&[&self.model, &self.version]).set(duration.as_secs_f64());
     }
 
-    /// One execution of `images` images.
-    pub fn executed(&self, images: usize) {
+    /// One execution of `rows` pictures or rows of tensors.
+    pub fn executed(&self, rows: usize) {
         self.executions.inc();
-        self.images.inc_by(images as u64);
-        self.batch_size.observe(images as f64);
+        self.images.inc_by(rows as u64);
+        self.batch_size.observe(rows as f64);
     }
 
     /// A request has arrived; it is pending until the guard is gone.
@@ -213,7 +213,22 @@ impl InFlight<'_> {
     }
 
     /// The request was answered with boxes in an image of `width` by `height` pixels. Returns the time from its arrival.
-    pub fn succeeded(mut self, times: &StageTimes, detections: &[Detection], (width, height): (u32, u32)) -> Duration {
+    pub fn succeeded(self, times: &StageTimes, detections: &[Detection], (width, height): (u32, u32)) -> Duration {
+        let metrics = self.metrics;
+        metrics.detections.observe(detections.len() as f64);
+        let image = f64::from(width) * f64::from(height);
+        for detection in detections {
+            let class = detection.class_id as usize;
+            if let (Some(score), Some(area)) = (metrics.scores.get(class), metrics.areas.get(class)) {
+                score.observe(f64::from(detection.score));
+                area.observe(f64::from(detection.bbox.area()) / image.max(1.0));
+            }
+        }
+        self.inferred(times)
+    }
+
+    /// The request was answered with tensors. Returns the time from its arrival.
+    pub fn inferred(mut self, times: &StageTimes) -> Duration {
         self.finished = true;
         let total = self.since.elapsed();
         let metrics = self.metrics;
@@ -226,15 +241,6 @@ impl InFlight<'_> {
         let stages = [times.decode, times.queue, times.compute, times.postprocess, total];
         for (histogram, time) in metrics.stages.iter().zip(stages) {
             histogram.observe(time.as_secs_f64());
-        }
-        metrics.detections.observe(detections.len() as f64);
-        let image = f64::from(width) * f64::from(height);
-        for detection in detections {
-            let class = detection.class_id as usize;
-            if let (Some(score), Some(area)) = (metrics.scores.get(class), metrics.areas.get(class)) {
-                score.observe(f64::from(detection.score));
-                area.observe(f64::from(detection.bbox.area()) / image.max(1.0));
-            }
         }
         total
     }

@@ -47,7 +47,7 @@ pub(super) fn compare(
         job.deadline = Some(deadline);
         match super::before(Some(deadline), pipeline.run(&other, job, started)).await {
             Ok(done) => {
-                let found = done.completed.detections;
+                let found = done.detections;
                 let (old, new) = match side {
                     Side::Baseline => (&detections, &found),
                     Side::Candidate => (&found, &detections),

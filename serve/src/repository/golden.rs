@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::ModelVersion;
 use super::manifest::GoldenSettings;
-use crate::batch::{Priority, Work};
+use crate::batch::{Output, Payload, Priority, Work};
 use crate::error::Error;
 use crate::pipeline::prepare;
 
@@ -77,9 +77,12 @@ fn detect_now(bytes: Bytes, version: &ModelVersion) -> Result<(Vec<Detection>, (
     let closed = |_| Error::unavailable("the version takes no work");
     let place = version.queue().reserve().map_err(closed)?;
     let options = version.defaults().clone();
-    let work = |reply| Work { picture: prepared.picture, options, deadline: None, reply };
-    let completed = place.push(Priority::Normal, work).map_err(closed)?.wait()?;
-    Ok((completed.detections, prepared.size))
+    let payload = Payload::Picture { picture: prepared.picture, options };
+    let work = |reply| Work { payload, deadline: None, reply };
+    match place.push(Priority::Normal, work).map_err(closed)?.wait()?.output {
+        Output::Detections(detections) => Ok((detections, prepared.size)),
+        Output::Tensors(_) => Err(Error::internal("the model is no detector")),
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {

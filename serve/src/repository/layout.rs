@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use super::manifest::{Manifest, check_labels};
+use super::manifest::{Manifest, Task, check_labels};
 
 /// A file beyond this size is no manifest, no list of labels and no list of digests.
 const MAX_TEXT_BYTES: u64 = 1 << 20;
@@ -29,7 +29,7 @@ pub struct ModelFolder {
 pub struct VersionFolder {
     /// The model's file.
     pub file: PathBuf,
-    /// The class names in the order of their ids.
+    /// The class names in the order of their ids; none for a tensor model.
     pub labels: Vec<String>,
 }
 
@@ -121,6 +121,7 @@ impl ModelFolder {
         }
         let labels = match &self.manifest.labels {
             Some(labels) => labels.clone(),
+            None if self.manifest.task == Task::Tensor => Vec::new(),
             None => read_labels(&folder.join("labels.txt"))?,
         };
         verify_digests(&folder)?;

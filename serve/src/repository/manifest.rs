@@ -3,17 +3,22 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use detectd_engine::{Device, Precision};
+use detectd_engine::{BatchSize, Device, Precision};
 use detectd_vision::{DetectOptions, Family, Head, Preprocess};
 use serde::Deserialize;
 
 use super::triton_config;
-use crate::batch::BatchPolicy;
+use crate::batch::{BatchPolicy, QueueSettings};
 
-/// A model's manifest, `<repository>/<model>/model.toml`. Every key but the family is optional.
+/// A model's manifest, `<repository>/<model>/model.toml`. A detector must state its family; every other key is
+/// optional.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
+    /// What the model is for: `detect` (the default) for pictures in, boxes out; `tensor` for tensors in, tensors out.
+    /// A tensor model has no `family`, `labels`, `input_size`, `options`, `preprocess` and `head`.
+    #[serde(default)]
+    pub task: Task,
     /// The detector family: `yolov3`, `yolov5`, `yolov7`, `yolov8`, `yolox`, `ppyolo`, `ppyolov2`, `ppyolo_tiny`. It
     /// decides how pictures are prepared and helps to recognise the outputs.
     pub family: Option<Family>,
@@ -57,6 +62,17 @@ pub struct Manifest {
     /// Free notes, such as a description or an owner.
     #[serde(default)]
     pub notes: BTreeMap<String, String>,
+}
+
+/// What a model is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Task {
+    /// Pictures in, boxes out.
+    #[default]
+    Detect,
+    /// Tensors in, tensors out.
+    Tensor,
 }
 
 /// Which versions are served.
@@ -112,20 +128,36 @@ impl VersionPolicy {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Batching {
-    /// The most pictures in one execution. A file with a fixed batch keeps its own.
+    /// The most pictures, or rows of tensors, in one execution. A file with a fixed batch keeps its own. 0, for tensor
+    /// models only: the first dimension of the inputs is no batch, and requests are run one by one.
     pub max_batch_size: usize,
     /// Sizes that the engine runs best at. Such a batch goes at once, others wait for more.
     pub preferred_batch_sizes: Vec<usize>,
-    /// The longest that a picture waits for company while an instance is idle, in microseconds. 0: an idle instance
+    /// The longest that a request waits for company while an instance is idle, in microseconds. 0: an idle instance
     /// takes what there is, and batches grow by themselves while instances are busy.
     pub max_delay_us: u64,
-    /// Pictures that may wait, those being decoded included. More are refused with RESOURCE_EXHAUSTED.
+    /// Pictures or tensor requests that may wait, those being decoded included. More are refused with
+    /// RESOURCE_EXHAUSTED.
     pub queue_capacity: usize,
+    /// The longest that a request waits for an instance, in milliseconds; then it is refused with UNAVAILABLE, while
+    /// the instances are still busy. 0: for as long as its own deadline allows.
+    pub queue_timeout_ms: u64,
+    /// With several instances, let answers leave in the order in which the instances took the requests: an instance
+    /// that is done early waits for those before it. Among requests of one priority that is the order in which they
+    /// came; refusals leave at once.
+    pub preserve_order: bool,
 }
 
 impl Default for Batching {
     fn default() -> Self {
-        Self { max_batch_size: 8, preferred_batch_sizes: Vec::new(), max_delay_us: 0, queue_capacity: 128 }
+        Self {
+            max_batch_size: 8,
+            preferred_batch_sizes: Vec::new(),
+            max_delay_us: 0,
+            queue_capacity: 128,
+            queue_timeout_ms: 0,
+            preserve_order: false,
+        }
     }
 }
 
@@ -291,8 +323,13 @@ impl Manifest {
 
     fn validate(&self) -> Result<(), String> {
         let batching = &self.batching;
-        if batching.max_batch_size == 0 || batching.max_batch_size > 1024 {
-            return Err(format!("batching.max_batch_size must be from 1 to 1024, not {}", batching.max_batch_size));
+        let smallest = match self.task {
+            Task::Detect => 1,
+            Task::Tensor => 0,
+        };
+        if !(smallest..=1024).contains(&batching.max_batch_size) {
+            let size = batching.max_batch_size;
+            return Err(format!("batching.max_batch_size must be from {smallest} to 1024, not {size}"));
         }
         if let Some(size) =
             batching.preferred_batch_sizes.iter().find(|&&size| size == 0 || size > batching.max_batch_size)
@@ -305,6 +342,12 @@ impl Manifest {
         }
         if batching.max_delay_us > 60_000_000 {
             return Err(format!("batching.max_delay_us must be at most 60000000, not {}", batching.max_delay_us));
+        }
+        if batching.queue_timeout_ms > 3_600_000 {
+            return Err(format!(
+                "batching.queue_timeout_ms must be at most 3600000, not {}",
+                batching.queue_timeout_ms
+            ));
         }
         for (name, value) in [("count", self.instances.count), ("threads", self.instances.threads)] {
             if value > 1024 {
@@ -324,7 +367,26 @@ impl Manifest {
         }
         self.rollout.validate()?;
         self.golden.validate()?;
-        self.options.validate().map_err(|error| format!("options.{error}"))
+        self.options.validate().map_err(|error| format!("options.{error}"))?;
+        match self.task {
+            Task::Detect => Ok(()),
+            Task::Tensor => self.validate_tensor_model(),
+        }
+    }
+
+    fn validate_tensor_model(&self) -> Result<(), String> {
+        let keys = [
+            ("family", self.family.is_some()),
+            ("labels", self.labels.is_some()),
+            ("input_size", self.input_size.is_some()),
+            ("options", self.options != DetectOptions::default()),
+            ("preprocess", self.preprocess.is_some()),
+            ("head", self.head.is_some()),
+        ];
+        match keys.into_iter().find(|(_, stated)| *stated) {
+            Some((key, _)) => Err(format!("{key} is for detectors, but the model has task = \"tensor\"")),
+            None => Ok(()),
+        }
     }
 
     /// The keys that a loaded version cannot take over: when one of them changes, the version is loaded anew.
@@ -340,15 +402,27 @@ impl Manifest {
         format!("{loading:?}")
     }
 
-    /// The batching policy for an engine whose largest batch is `engine_max`.
+    /// The batching policy for a model whose file allows `batch`.
     #[must_use]
-    pub fn policy(&self, engine_max: usize) -> BatchPolicy {
-        let max_batch = self.batching.max_batch_size.min(engine_max).max(1);
+    pub fn policy(&self, batch: BatchSize) -> BatchPolicy {
+        let max_batch = match batch {
+            BatchSize::UpTo(max) => self.batching.max_batch_size.min(max).max(1),
+            BatchSize::Fixed(size) => size.max(1),
+            BatchSize::Absent => 1,
+        };
         let mut preferred: Vec<_> =
             self.batching.preferred_batch_sizes.iter().copied().filter(|&size| size <= max_batch).collect();
         preferred.sort_unstable();
         preferred.dedup();
         BatchPolicy { max_batch, preferred, max_delay: Duration::from_micros(self.batching.max_delay_us) }
+    }
+
+    /// What may wait for the model, and for how long.
+    #[must_use]
+    pub fn queue(&self) -> QueueSettings {
+        let Batching { queue_capacity: capacity, queue_timeout_ms, preserve_order, .. } = self.batching;
+        let timeout = (queue_timeout_ms > 0).then(|| Duration::from_millis(queue_timeout_ms));
+        QueueSettings { capacity, timeout, preserve_order }
     }
 }
 
@@ -415,8 +489,24 @@ mod tests {
         assert_eq!(manifest.family, Some(Family::Yolox));
         assert_eq!(manifest.device, Device::Cuda(1));
         assert!(matches!(&manifest.options.nms, Nms::Greedy(greedy) if greedy.iou_threshold == 0.6));
-        assert_eq!(manifest.policy(64).preferred, [4, 8]);
-        assert_eq!(manifest.policy(6), BatchPolicy { preferred: vec![4], max_batch: 6, ..manifest.policy(64) });
+        let policy = |batch| manifest.policy(batch);
+        let wide = policy(BatchSize::UpTo(64));
+        assert_eq!((wide.max_batch, &wide.preferred[..]), (16, &[4, 8][..]));
+        assert_eq!(policy(BatchSize::UpTo(6)), BatchPolicy { preferred: vec![4], max_batch: 6, ..wide });
+        assert_eq!(policy(BatchSize::Fixed(32)).max_batch, 32, "a fixed batch is the file's");
+        assert_eq!(policy(BatchSize::Absent).max_batch, 1);
+    }
+
+    #[test]
+    fn a_tensor_model_needs_nothing_of_a_detector() {
+        let manifest = Manifest::parse(
+            "task = \"tensor\"\n[batching]\nmax_batch_size = 0\nqueue_timeout_ms = 20\npreserve_order = true",
+        )
+        .unwrap();
+        assert_eq!((manifest.task, manifest.batching.max_batch_size), (Task::Tensor, 0));
+        let timeout = Some(Duration::from_millis(20));
+        assert_eq!(manifest.queue(), QueueSettings { capacity: 128, timeout, preserve_order: true });
+        assert_eq!(Manifest::parse("").unwrap().queue().timeout, None);
     }
 
     #[test]
@@ -434,6 +524,11 @@ mod tests {
             ("[batching]\nmax_batch_size = 0", "batching.max_batch_size"),
             ("[batching]\npreferred_batch_sizes = [9]", "preferred_batch_sizes"),
             ("[batching]\nqueue_capacity = 0", "queue_capacity"),
+            ("[batching]\nqueue_timeout_ms = 3600001", "queue_timeout_ms"),
+            ("task = \"classify\"", "classify"),
+            ("task = \"tensor\"\nfamily = \"yolov5\"", "family is for detectors"),
+            ("task = \"tensor\"\nlabels = [\"a\"]", "labels is for detectors"),
+            ("task = \"tensor\"\n[options]\nscore_threshold = 0.5", "options is for detectors"),
             ("[options]\nscore_threshold = 2.0", "options.score_threshold"),
             ("[options]\nscore_treshold = 0.2", "score_treshold"),
         ];

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use detectd_engine::{DetectorOptions, LoadOptions, ModelSpec};
+use detectd_engine::{Detector, DetectorOptions, LoadOptions, ModelSpec};
 use detectd_vision::DetectOptions;
 use tracing::info;
 
 use super::layout::ModelFolder;
+use super::manifest::Task;
 use crate::batch::{BatchQueue, Instance, Shared};
 use crate::buffers::BufferPool;
 use crate::engines::Engines;
@@ -49,7 +50,7 @@ impl ModelVersion {
             precision: manifest.precision,
             threads,
             max_batch: manifest.batching.max_batch_size,
-            detector: Some(DetectorOptions {
+            detector: (manifest.task == Task::Detect).then(|| DetectorOptions {
                 family: manifest.family,
                 classes: files.labels.len(),
                 input_size: manifest.input_size.map(|[width, height]| (width, height)),
@@ -60,16 +61,21 @@ impl ModelVersion {
         let at = |error: &dyn std::fmt::Display| format!("{}: {error}", files.file.display());
         let model = engines.load(&manifest.engine, &options).map_err(|error| at(&error))?;
         let spec = model.spec();
-        let detector = spec.detector.as_ref().ok_or_else(|| at(&"the engine made no detector of it"))?;
+        match (&options.detector, &spec.detector) {
+            (Some(_), None) => return Err(at(&"the engine made no detector of it")),
+            (None, Some(_)) => return Err(at(&"the engine made a detector of it, the manifest has task = \"tensor\"")),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+        let input_len = spec.detector.as_ref().map_or(0, |detector| detector.preprocess.input_len());
 
-        let policy = manifest.policy(spec.batch.max());
+        let policy = manifest.policy(spec.batch);
         let warm_up = warm_up_sizes(policy.max_batch, &policy.preferred);
-        let capacity = manifest.batching.queue_capacity;
-        let buffers = Arc::new(BufferPool::new(detector.preprocess.input_len(), capacity.min(4 * policy.max_batch)));
+        let queue = manifest.queue();
+        let buffers = Arc::new(BufferPool::new(input_len, queue.capacity.min(4 * policy.max_batch)));
         let version_metrics = Arc::new(metrics.version(&folder.name, version, &files.labels));
         let shared = Arc::new(Shared {
             name: format!("{}/{version}", folder.name),
-            queue: BatchQueue::new(capacity, policy, version_metrics.queue_depth().clone()),
+            queue: BatchQueue::new(queue, policy, version_metrics.queue_depth().clone()),
             buffers: Arc::clone(&buffers),
             metrics: Arc::clone(&version_metrics),
             live: AtomicUsize::new(0),
@@ -122,7 +128,7 @@ impl ModelVersion {
         &self.folder
     }
 
-    /// The class names in the order of their ids.
+    /// The class names in the order of their ids; none for a tensor model.
     #[must_use]
     pub fn labels(&self) -> &[String] {
         &self.labels
@@ -140,13 +146,25 @@ impl ModelVersion {
         self.shared.model.spec()
     }
 
+    /// How it makes boxes of pictures.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT for a tensor model.
+    pub fn detector(&self) -> Result<&Detector, Error> {
+        self.spec().detector.as_ref().ok_or_else(|| {
+            let (name, version) = (&self.name, self.version);
+            let message = format!("model `{name}` version {version} is a tensor model: it takes tensors, not pictures");
+            Error::invalid(message)
+        })
+    }
+
     /// Engines that run beside each other.
     #[must_use]
     pub fn instance_count(&self) -> usize {
         self.instance_count
     }
 
-    /// The most pictures in one execution.
+    /// The most pictures, or rows of tensors, in one execution.
     #[must_use]
     pub fn max_batch(&self) -> usize {
         self.shared.queue.policy().max_batch

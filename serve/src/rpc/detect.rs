@@ -94,6 +94,7 @@ impl DetectService for DetectRpc {
         let pick = self.pipeline.repository().pick(&request.model, request.version, &request.rollout_key);
         // One version answers all images, whatever is swapped meanwhile.
         let pick = pick.map_err(|error| to_status(&error, &id))?;
+        pick.version.detector().map_err(|error| to_status(&error, &id))?;
         self.lifecycle.admit().map_err(|error| to_status(&error, &id))?;
         let results = join_all(request.images.into_iter().map(|image| async {
             let job = convert::image(Some(image)).map(|image| DetectJob {

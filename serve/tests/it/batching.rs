@@ -21,7 +21,7 @@ async fn waiting_requests_leave_in_one_execution() {
         send(class).await;
     }
     eventually("five wait", || async { daemon.metric("nv_inference_pending_request_count", &[]).await == 6.0 }).await;
-    eventually("five are prepared", || async { daemon.metric("detectd_queue_depth", &[]).await == 5.0 }).await;
+    eventually("five are prepared", || async { daemon.has_queued(5).await }).await;
     drop(hold);
     for (call, class) in calls.into_iter().zip([0, 1, 2, 3, 1, 2]) {
         let response = call.await.unwrap().unwrap().into_inner();
@@ -81,10 +81,8 @@ async fn a_higher_priority_goes_first() {
                 .unwrap();
         }));
         // The first one occupies the instance; each of the others is queued before the next one is sent.
-        eventually("queued", || async {
-            daemon.control.execution_count() == 1 && daemon.metric("detectd_queue_depth", &[]).await == index as f64
-        })
-        .await;
+        eventually("queued", || async { daemon.control.execution_count() == 1 && daemon.has_queued(index).await })
+            .await;
     }
     drop(hold);
     for call in calls {

@@ -14,10 +14,7 @@ async fn a_panic_is_survived_and_its_neighbours_are_answered() {
     for (index, rgb) in [good(0), good(1), PANIC, good(2), FAIL, good(3)].into_iter().enumerate() {
         let mut client = daemon.client().await;
         calls.push(tokio::spawn(async move { client.detect(request(rgb)).await }));
-        eventually("taken", || async {
-            daemon.control.execution_count() == 1 && daemon.metric("detectd_queue_depth", &[]).await == index as f64
-        })
-        .await;
+        eventually("taken", || async { daemon.control.execution_count() == 1 && daemon.has_queued(index).await }).await;
     }
     drop(hold);
     let mut codes = Vec::new();

@@ -116,6 +116,12 @@ impl Daemon {
         http_get(self.http, path).await.unwrap()
     }
 
+    /// Whether so many requests, their pictures prepared, wait for the engine of the only model. A queue's depth counts
+    /// those that are still being prepared as well.
+    pub async fn has_queued(&self, count: usize) -> bool {
+        self.get("/").await.1.contains(&format!(" queue: {count},"))
+    }
+
     /// Waits until the pending requests are gone.
     pub async fn nothing_pending(&self) {
         eventually("nothing is pending", || async {
