@@ -12,5 +12,11 @@ pub mod detect {
     }
 }
 
+/// The KServe v2 / Open Inference Protocol with Triton's extensions: tensors in, tensors out.
+#[allow(missing_docs, clippy::all, clippy::needless_pass_by_value, unused_qualifications)]
+pub mod inference {
+    include!("gen/inference.rs");
+}
+
 /// All definitions as an encoded `FileDescriptorSet`, for server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("gen/descriptors.bin");
