@@ -13,7 +13,7 @@ use tracing::{debug, error, info, warn};
 use super::{BatchQueue, Completed, Work};
 use crate::buffers::BufferPool;
 use crate::error::Error;
-use crate::metrics::VersionMetrics;
+use crate::metrics::{ExecutionTimes, VersionMetrics};
 
 /// What the instances of one version have in common.
 pub struct Shared {
@@ -167,7 +167,9 @@ impl Runner {
         let result = guarded(|| engine.detect(pictures, options, scratch));
         match result {
             Ok(detected) if detected.detections.len() == pictures.len() => {
-                self.shared.metrics.executed(pictures.len());
+                let Detected { assemble, compute, postprocess, .. } = detected;
+                let times = ExecutionTimes { assemble, compute, postprocess };
+                self.shared.metrics.executed(pictures.len(), &times);
                 Ok(detected)
             }
             Ok(detected) => {

@@ -66,6 +66,8 @@ pub struct ServerConfig {
     pub compression: Vec<Compression>,
     /// For requests that bring no deadline; `None`: none.
     pub default_deadline: Option<Duration>,
+    /// Clients may register shared memory of this host.
+    pub shared_memory: bool,
 }
 
 /// A message compression of gRPC.

@@ -47,6 +47,9 @@ pub(super) struct RawServer {
     pub(super) compression: Vec<String>,
     /// The deadline of requests that bring none; 0: none.
     pub(super) default_deadline_ms: u64,
+    /// Clients of the KServe protocol on this host may pass tensors in POSIX shared memory. Turn it on only where every
+    /// client may read and write all of this server's user's shared memory.
+    pub(super) shared_memory: bool,
 }
 
 /// Which models are served, and from where.
@@ -108,6 +111,7 @@ impl Default for RawServer {
             max_connection_age_ms: 0,
             compression: vec!["gzip".into(), "zstd".into()],
             default_deadline_ms: 0,
+            shared_memory: false,
         }
     }
 }

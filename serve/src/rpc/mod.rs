@@ -6,6 +6,7 @@ pub mod convert;
 mod deadline;
 mod detect;
 mod health;
+mod kserve;
 mod models;
 mod status;
 mod stream;
@@ -13,12 +14,14 @@ mod stream;
 pub use connection::{Connections, serve};
 pub use detect::{DetectRpc, RpcLimits};
 pub use health::watch as watch_health;
+pub use kserve::{KserveRpc, SharedMemory};
 pub use models::family_name;
 
 use std::sync::Arc;
 
 use detectd_proto::FILE_DESCRIPTOR_SET;
 use detectd_proto::detect::v1::detect_service_server::DetectServiceServer;
+use detectd_proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
@@ -36,9 +39,13 @@ pub use admission::Admission;
 pub fn services(
     config: &ServerConfig,
     detect: DetectRpc,
+    kserve: KserveRpc,
     lifecycle: Arc<Lifecycle>,
 ) -> Result<(Admission, HealthReporter), Error> {
-    let mut service = DetectServiceServer::new(detect)
+    let mut detect = DetectServiceServer::new(detect)
+        .max_decoding_message_size(config.max_message_bytes)
+        .max_encoding_message_size(config.max_message_bytes);
+    let mut kserve = GrpcInferenceServiceServer::new(kserve)
         .max_decoding_message_size(config.max_message_bytes)
         .max_encoding_message_size(config.max_message_bytes);
     for compression in &config.compression {
@@ -46,7 +53,8 @@ pub fn services(
             Compression::Gzip => CompressionEncoding::Gzip,
             Compression::Zstd => CompressionEncoding::Zstd,
         };
-        service = service.accept_compressed(encoding).send_compressed(encoding);
+        detect = detect.accept_compressed(encoding).send_compressed(encoding);
+        kserve = kserve.accept_compressed(encoding).send_compressed(encoding);
     }
     let (reporter, health) = tonic_health::server::health_reporter();
     let mut others = Routes::new(health);
@@ -61,5 +69,6 @@ pub fn services(
             .add_service(builder().build_v1().map_err(reflection)?)
             .add_service(builder().build_v1alpha().map_err(reflection)?);
     }
-    Ok((Admission::new(service, others.prepare(), lifecycle, config.max_concurrent_requests.get()), reporter))
+    let limit = config.max_concurrent_requests.get();
+    Ok((Admission::new(detect, kserve, others.prepare(), lifecycle, limit), reporter))
 }
