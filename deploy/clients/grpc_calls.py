@@ -1,5 +1,6 @@
 """The calls of `tritonclient.grpc`."""
 
+import base64
 import json
 import os
 import queue
@@ -242,8 +243,12 @@ def system_shared_memory(client) -> None:
 
 def cuda_shared_memory(client) -> None:
     assert not client.get_cuda_shared_memory_status().regions
-    refused("UNIMPLEMENTED", "GPU", client.register_cuda_shared_memory, "x", b"handle", 0, 64)
     client.unregister_cuda_shared_memory()
+
+
+def register_cuda_shared_memory(client) -> None:
+    handle = base64.b64encode(bytes(64))
+    refused("UNIMPLEMENTED", "GPU", client.register_cuda_shared_memory, "x", handle, 0, 64)
 
 
 def statistics(client) -> None:
@@ -326,7 +331,6 @@ CHECKS = [
     ("get_model_metadata", "tensors, versions", model_metadata),
     ("get_model_config", "batching, instances, labels", model_config),
     ("get_model_repository_index", "states", repository_index),
-    ("load_model, unload_model", "refused: parameters are read", load_and_unload),
     ("infer", "encoded pictures, one and a batch", infer_encoded),
     ("infer", "pixels; the network's input", infer_pixels),
     ("infer, InferRequestedOutput", "some outputs", requested_outputs),
@@ -339,11 +343,16 @@ CHECKS = [
     ("start_stream, async_stream_infer, stop_stream", "cancelled", stream_cancelled),
     ("register_system_shared_memory, get_system_shared_memory_status, unregister_system_shared_memory, "
      "set_shared_memory", "inputs, outputs, bounds", system_shared_memory),
-    ("register_cuda_shared_memory, get_cuda_shared_memory_status, unregister_cuda_shared_memory",
-     "refused: no GPU", cuda_shared_memory),
+    ("get_cuda_shared_memory_status, unregister_cuda_shared_memory", "there is none", cuda_shared_memory),
     ("get_inference_statistics", "exact counts, by batch size", statistics),
     ("get_trace_settings, update_trace_settings", "off, and refused", trace_settings),
     ("infer", "8 threads", many_threads),
+]
+
+# What the server says clearly that it does not do.
+REFUSED = [
+    ("load_model, unload_model", "parameters are read", load_and_unload),
+    ("register_cuda_shared_memory", "there is no GPU", register_cuda_shared_memory),
 ]
 
 
@@ -351,5 +360,7 @@ def check_all(report, daemon) -> None:
     with triton.InferenceServerClient(daemon.grpc) as client:
         for calls, what, function in CHECKS:
             report.check("grpc", calls, what, function, client)
+        for calls, what, function in REFUSED:
+            report.check("grpc", calls, what, function, client, refused=True)
         report.check("grpc", "get_log_settings, update_log_settings", "the level changes", log_settings, client, daemon)
     report.check("grpc", "KeepAliveOptions", "connects", keep_alive, daemon.grpc)

@@ -5,29 +5,35 @@ import traceback
 
 
 class Report:
-    """A check is a function; it passes when it returns, and fails when it raises."""
+    """Gathers results. A check is a function; it passes when it returns, and fails when it raises."""
 
     def __init__(self):
         self._rows = []
 
-    def check(self, front: str, calls: str, what: str, function, *arguments) -> None:
+    def check(self, client: str, calls: str, what: str, function, *arguments, refused: bool = False) -> None:
+        """`refused`: what is checked is that the server says clearly that it does not do this."""
         try:
             function(*arguments)
             reason = ""
         except Exception as error:  # Whatever a check raises is its result.
             place = traceback.extract_tb(error.__traceback__)[-1]
-            reason = f"{type(error).__name__} in line {place.lineno}: {error}".replace("\n", " ")
-        self._rows.append((front, calls, what, "failed" if reason else "passed", reason))
+            where = f"{place.filename.rsplit('/')[-1]}, line {place.lineno}"
+            reason = f"{type(error).__name__} in {where}: {error}".replace("\n", " ")
+        result = "failed" if reason else "refused" if refused else "passed"
+        self._rows.append((client, result, what, calls, reason))
 
     def close(self) -> int:
         """Prints everything; gives the exit code."""
-        header = ("client", "calls", "what", "result")
-        widths = [max(len(str(row[column])) for row in [header, *self._rows]) for column in range(len(header))]
-        for row in [header, tuple("-" * width for width in widths), *self._rows]:
-            print("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths)).rstrip())
-            if len(row) > len(header) and row[-1]:
-                print(f"    {row[-1]}")
-        failed = sum(row[3] == "failed" for row in self._rows)
-        calls = sorted({call for row in self._rows if row[3] == "passed" for call in row[1].split(", ")})
-        print(json.dumps({"passed": len(self._rows) - failed, "failed": failed, "calls": calls}))
+        header = ("client", "result", "what", "calls")
+        widths = [max(len(row[column]) for row in [header, *self._rows]) for column in range(3)] + [0]
+        for row in [header, tuple("-" * max(width, 5) for width in widths), *self._rows]:
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)))
+            if row[4:] and row[4]:
+                print(f"    {row[4]}")
+        results = [row[1] for row in self._rows]
+        calls = {kind: sorted({call for row in self._rows if row[1] == kind for call in row[3].split(", ")})
+                 for kind in ("passed", "refused")}
+        failed = results.count("failed")
+        summary = {"passed": len(results) - failed, "failed": failed}
+        print(json.dumps(summary | {"calls_that_work": calls["passed"], "calls_refused": calls["refused"]}))
         return 1 if failed else 0

@@ -22,7 +22,7 @@ use crate::logging::LogControl;
 use crate::metrics::Metrics;
 use crate::pipeline::{Limits, Pipeline};
 use crate::repository::Repository;
-use crate::rpc::{self, Admission, Connections, DetectRpc, KserveRpc, RpcLimits, SharedMemory};
+use crate::rpc::{self, Admission, Connections, DetectRpc, Inference, KserveRpc, RpcLimits, SharedMemory};
 use crate::status_page;
 
 /// The daemon, built and bound but not serving yet.
@@ -75,8 +75,9 @@ impl App {
         };
         let detect = DetectRpc::new(Arc::clone(&pipeline), Arc::clone(&lifecycle), limits);
         let shared_memory = Arc::new(SharedMemory::new(config.server.shared_memory));
+        let inference = Inference::new(pipeline, shared_memory, limits);
         let log = Arc::new(OnceLock::new());
-        let kserve = KserveRpc::new(pipeline, Arc::clone(&lifecycle), limits, shared_memory, Arc::clone(&log));
+        let kserve = KserveRpc::new(inference, Arc::clone(&lifecycle), limits, Arc::clone(&log));
         let (service, health) = rpc::services(&config.server, detect, kserve, Arc::clone(&lifecycle))?;
         Ok(Self { config, metrics, lifecycle, repository, service, health, log, grpc, http })
     }

@@ -14,7 +14,7 @@ mod stream;
 pub use connection::{Connections, serve};
 pub use detect::{DetectRpc, RpcLimits};
 pub use health::watch as watch_health;
-pub use kserve::{KserveRpc, SharedMemory};
+pub use kserve::{Inference, KserveRpc, SharedMemory};
 pub use models::family_name;
 
 use std::sync::Arc;

@@ -46,16 +46,19 @@ struct Wanted {
 
 impl Inference {
     /// Over the models of `pipeline`.
+    #[must_use]
     pub fn new(pipeline: Arc<Pipeline>, shared_memory: Arc<SharedMemory>, limits: RpcLimits) -> Self {
         Self { pipeline, shared_memory, limits }
     }
 
     /// What requests are run through.
+    #[must_use]
     pub fn pipeline(&self) -> &Arc<Pipeline> {
         &self.pipeline
     }
 
     /// The registered regions.
+    #[must_use]
     pub fn shared_memory(&self) -> &Arc<SharedMemory> {
         &self.shared_memory
     }

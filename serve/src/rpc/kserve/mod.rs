@@ -14,5 +14,6 @@ mod statistics;
 mod stream;
 mod tensors;
 
+pub use infer::Inference;
 pub use service::KserveRpc;
 pub use shared_memory::SharedMemory;

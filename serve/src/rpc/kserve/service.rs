@@ -9,11 +9,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::infer::{Inference, version_number};
-use super::{SharedMemory, load, metadata, repository, settings, statistics, stream};
+use super::{load, metadata, repository, settings, statistics, stream};
 use crate::error::Error;
 use crate::lifecycle::Lifecycle;
 use crate::logging::LogControl;
-use crate::pipeline::Pipeline;
 use crate::repository::{ModelVersion, Repository};
 use crate::rpc::RpcLimits;
 use crate::rpc::deadline::deadline;
@@ -32,16 +31,16 @@ pub struct KserveRpc {
 }
 
 impl KserveRpc {
-    /// A service over `pipeline`. `log` is filled when the process has a log that the server may change.
+    /// A service that answers inference by `inference`. `log` is filled when the process has a log that the server may
+    /// change.
     #[must_use]
     pub fn new(
-        pipeline: Arc<Pipeline>,
+        inference: Inference,
         lifecycle: Arc<Lifecycle>,
         limits: RpcLimits,
-        shared_memory: Arc<SharedMemory>,
         log: Arc<OnceLock<LogControl>>,
     ) -> Self {
-        Self { inference: Inference::new(pipeline, shared_memory, limits), lifecycle, limits, log }
+        Self { inference, lifecycle, limits, log }
     }
 
     fn repository(&self) -> &Repository {
