@@ -108,7 +108,7 @@ def options(client) -> None:
     assert ask(parameters={"nms": "greedy", "nms_iou_threshold": 0.5, "class_agnostic": True}, priority=1) > 0
     assert ask(timeout=60_000_000, headers={"x-caller": "test"}, client_timeout=PATIENCE) == len(expected)
     refused("INVALID_ARGUMENT", "score_treshold", ask, parameters={"score_treshold": 0.5})
-    refused("INVALID_ARGUMENT", "sequence_id", ask, sequence_id=7)
+    refused("INVALID_ARGUMENT", "`sequence_end`", ask, sequence_id=7)
 
 
 def compression(client) -> None:

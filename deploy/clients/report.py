@@ -27,11 +27,11 @@ class Report:
         header = ("client", "result", "what", "calls")
         widths = [max(len(row[column]) for row in [header, *self._rows]) for column in range(3)] + [0]
         for row in [header, tuple("-" * max(width, 5) for width in widths), *self._rows]:
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)))
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
             if row[4:] and row[4]:
                 print(f"    {row[4]}")
         results = [row[1] for row in self._rows]
-        calls = {kind: sorted({call for row in self._rows if row[1] == kind for call in row[3].split(", ")})
+        calls = {kind: sorted({call for row in self._rows if row[1] == kind for call in row[3].split(", ") if call})
                  for kind in ("passed", "refused")}
         failed = results.count("failed")
         summary = {"passed": len(results) - failed, "failed": failed}

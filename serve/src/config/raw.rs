@@ -35,7 +35,7 @@ pub(super) struct RawServer {
     pub(super) max_concurrent_requests: u64,
     /// HTTP/2 streams of one connection.
     pub(super) max_concurrent_streams: u64,
-    /// Unanswered requests of one DetectStream; the server reads no further one.
+    /// Unanswered requests of one stream; the server reads no further one.
     pub(super) max_stream_requests: u64,
     /// How often an idle connection is pinged; 0: never.
     pub(super) keepalive_interval_ms: u64,
@@ -70,7 +70,7 @@ pub(super) struct RawRepository {
 pub(super) struct RawLimits {
     /// The most pixels of a picture, checked in its header before it is decoded.
     pub(super) max_image_pixels: u64,
-    /// The most pictures of one DetectBatch.
+    /// The most pictures of one request.
     pub(super) max_images_per_request: u64,
     /// The most boxes for one picture that a request may ask for.
     pub(super) max_detections: u64,

@@ -45,7 +45,7 @@ const KNOWN: [&str; 14] = [
 /// # Errors
 /// INVALID_ARGUMENT that names the parameter.
 pub fn read(parameters: &HashMap<String, wire::InferParameter>) -> Result<Parameters, Error> {
-    if let Some(unknown) = parameters.keys().find(|name| !KNOWN.contains(&name.as_str())) {
+    if let Some(unknown) = parameters.keys().filter(|name| !KNOWN.contains(&name.as_str())).min() {
         let known = KNOWN.join(", ");
         return Err(Error::invalid(format!("parameters: there is no `{unknown}`; there are {known}")));
     }
@@ -71,7 +71,7 @@ fn nms(values: &Values<'_>) -> Result<Option<RequestedNms>, Error> {
         None => &[],
         Some(other) => return Err(wrong("nms", "matrix, greedy or soft", other)),
     };
-    let stray = values.0.keys().find(|name| name.starts_with("nms_") && !own.contains(&name.as_str()));
+    let stray = values.0.keys().filter(|name| name.starts_with("nms_") && !own.contains(&name.as_str())).min();
     if let Some(stray) = stray {
         let method = method.as_deref().unwrap_or("none");
         return Err(Error::invalid(format!("parameters.{stray}: it belongs to another `nms` than {method}")));

@@ -124,7 +124,7 @@ impl SharedMemory {
     /// # Errors
     /// A parameter that is none of [`PARAMETERS`], an unknown region, a part beyond its end.
     pub fn span(&self, parameters: &HashMap<String, wire::InferParameter>) -> Result<Option<Span>, Error> {
-        if let Some(other) = parameters.keys().find(|name| !PARAMETERS.contains(&name.as_str())) {
+        if let Some(other) = parameters.keys().filter(|name| !PARAMETERS.contains(&name.as_str())).min() {
             let known = PARAMETERS.join(", ");
             return Err(Error::invalid(format!("parameters: there is no `{other}`; there are {known}")));
         }
