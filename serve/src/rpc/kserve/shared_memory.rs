@@ -23,7 +23,7 @@ const MAX_NAME: usize = 255;
 const MAX_REGIONS: usize = 1024;
 
 /// The parameters of a tensor that lies in shared memory.
-pub const PARAMETERS: [&str; 3] = ["shared_memory_region", "shared_memory_offset", "shared_memory_byte_size"];
+const PARAMETERS: [&str; 3] = ["shared_memory_region", "shared_memory_offset", "shared_memory_byte_size"];
 
 /// The registered regions.
 pub struct SharedMemory {
@@ -122,8 +122,8 @@ impl SharedMemory {
     /// Where the tensor with these parameters lies; `None` if not in shared memory.
     ///
     /// # Errors
-    /// A parameter that is none of [`PARAMETERS`], an unknown region, a part beyond its end.
-    pub fn span(&self, parameters: &HashMap<String, wire::InferParameter>) -> Result<Option<Span>, Error> {
+    /// A parameter that is none of `PARAMETERS`, an unknown region, a part beyond its end.
+    pub(super) fn span(&self, parameters: &HashMap<String, wire::InferParameter>) -> Result<Option<Span>, Error> {
         if let Some(other) = parameters.keys().filter(|name| !PARAMETERS.contains(&name.as_str())).min() {
             let known = PARAMETERS.join(", ");
             return Err(Error::invalid(format!("parameters: there is no `{other}`; there are {known}")));

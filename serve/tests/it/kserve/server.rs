@@ -211,3 +211,21 @@ async fn what_is_not_there_says_so() {
     assert_eq!(on.code(), Code::Unimplemented);
     assert_eq!(client.trace_setting(trace("level", "OFF")).await.unwrap_err().code(), Code::InvalidArgument);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reflection_knows_the_service() {
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+    use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
+
+    let daemon = Daemon::start(Setup::default()).await;
+    let question = MessageRequest::FileContainingSymbol("inference.GRPCInferenceService".into());
+    let request = ServerReflectionRequest { host: String::new(), message_request: Some(question) };
+    let mut client = ServerReflectionClient::new(daemon.channel().await);
+    let answers = client.server_reflection_info(tokio_stream::iter([request])).await.unwrap();
+    let answer: ServerReflectionResponse = answers.into_inner().message().await.unwrap().unwrap();
+    let Some(MessageResponse::FileDescriptorResponse(files)) = answer.message_response else { panic!("{answer:?}") };
+    let name = b"inference/grpc_service.proto";
+    assert!(files.file_descriptor_proto.iter().any(|file| file.windows(name.len()).any(|part| part == name)));
+}
