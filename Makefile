@@ -38,6 +38,10 @@ format: ## Formats the code
 test: ## All tests; needs nothing but cargo
 	cargo test --workspace
 
+.PHONY: test-clients
+test-clients: ## The public KServe and Triton clients against a real daemon (sets up a Python environment)
+	deploy/clients/run.sh
+
 .PHONY: demo
 demo: ## The bundled model on the bundled pictures, through a real daemon
 	cargo run --release -- demo

@@ -1,7 +1,7 @@
 //! The composition root: every part is built here and nowhere else.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use detectd_vision::DecodeLimits;
@@ -18,10 +18,11 @@ use crate::engines::Engines;
 use crate::error::Error;
 use crate::http::{self, HttpState};
 use crate::lifecycle::Lifecycle;
+use crate::logging::LogControl;
 use crate::metrics::Metrics;
 use crate::pipeline::{Limits, Pipeline};
 use crate::repository::{self, Repository};
-use crate::rpc::{self, AdminRpc, Admission, Connections, DetectRpc, RpcLimits};
+use crate::rpc::{self, AdminRpc, Admission, Connections, DetectRpc, Inference, KserveRpc, RpcLimits, SharedMemory};
 use crate::status_page;
 
 /// The daemon, built and bound but not serving yet.
@@ -32,6 +33,7 @@ pub struct App {
     repository: Arc<Repository>,
     service: Admission,
     health: HealthReporter,
+    log: Arc<OnceLock<LogControl>>,
     grpc: TcpListener,
     http: TcpListener,
 }
@@ -68,12 +70,17 @@ impl App {
         let limits = RpcLimits {
             max_images: config.limits.max_images_per_request.get(),
             max_stream_requests: config.server.max_stream_requests.get(),
+            max_message_bytes: config.server.max_message_bytes,
             default_deadline: config.server.default_deadline,
         };
-        let detect = DetectRpc::new(pipeline, Arc::clone(&lifecycle), limits);
+        let detect = DetectRpc::new(Arc::clone(&pipeline), Arc::clone(&lifecycle), limits);
+        let shared_memory = Arc::new(SharedMemory::new(config.server.shared_memory));
+        let inference = Inference::new(pipeline, shared_memory, limits);
+        let log = Arc::new(OnceLock::new());
+        let kserve = KserveRpc::new(inference, Arc::clone(&lifecycle), limits, Arc::clone(&log));
         let admin = AdminRpc::new(Arc::clone(&repository), Arc::clone(&lifecycle));
-        let (service, health) = rpc::services(&config.server, detect, admin, Arc::clone(&lifecycle))?;
-        Ok(Self { config, metrics, lifecycle, repository, service, health, grpc, http })
+        let (service, health) = rpc::services(&config.server, detect, kserve, admin, Arc::clone(&lifecycle))?;
+        Ok(Self { config, metrics, lifecycle, repository, service, health, log, grpc, http })
     }
 
     /// Where gRPC is served; the real port if the configuration asked for port 0.
@@ -92,6 +99,12 @@ impl App {
     #[must_use]
     pub fn repository(&self) -> &Arc<Repository> {
         &self.repository
+    }
+
+    /// Lets clients of the KServe protocol change the level of this process's log. Only the first call counts.
+    pub fn attach_log(&self, log: LogControl) {
+        // A log that was attached before stays.
+        let _ = self.log.set(log);
     }
 
     /// Serves until `shutdown` resolves, then drains: readiness turns false; after `shutdown_delay` new work is

@@ -18,6 +18,8 @@ pub enum ErrorCode {
     DeadlineExceeded,
     /// The sender went away.
     Cancelled,
+    /// The protocol has it, this server does not.
+    Unimplemented,
     /// The engine failed on this request.
     Internal,
 }
@@ -68,6 +70,12 @@ impl Error {
     #[must_use]
     pub fn deadline(stage: &str) -> Self {
         Self::new(ErrorCode::DeadlineExceeded, format!("the deadline passed {stage}"))
+    }
+
+    /// The protocol has it, this server does not.
+    #[must_use]
+    pub fn unimplemented(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::Unimplemented, message)
     }
 
     /// The engine failed.

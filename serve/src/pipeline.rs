@@ -65,6 +65,9 @@ pub enum ImageSource {
         /// Bytes from one row to the next; `None` where rows follow each other.
         stride: Option<usize>,
     },
+    /// The network's own input, prepared by the caller: `3 * height * width` values, FP32, little-endian. Boxes are in
+    /// its pixels.
+    Prepared(Bytes),
 }
 
 /// The answer.

@@ -58,6 +58,7 @@ fn take(image: &ImageSource) {
         ImageSource::Raw { data, width, height, layout, stride } => {
             from_raw(data, *width, *height, *layout, *stride, &LIMITS)
         }
+        ImageSource::Prepared(_) => unreachable!("the detection service takes images only"),
     };
     if let Ok(image) = decoded {
         assert!(u64::from(image.width()) * u64::from(image.height()) <= LIMITS.max_pixels);

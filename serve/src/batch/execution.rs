@@ -1,12 +1,13 @@
 //! One execution: the work of a batch in the form that the engine takes, and its outputs for each caller.
 
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use detectd_engine::{Batch, DetectScratch, Engine, EngineError, Picture};
 use detectd_vision::DetectOptions;
 
 use super::{Output, Payload};
+use crate::metrics::ExecutionTimes;
 
 /// The payloads of a batch.
 #[derive(Default)]
@@ -20,8 +21,7 @@ pub struct Payloads {
 /// The outputs for some of a batch's payloads, and where the time went.
 pub struct Executed {
     pub outputs: Vec<Output>,
-    pub compute: Duration,
-    pub postprocess: Duration,
+    pub times: ExecutionTimes,
     /// How many rows were executed.
     pub rows: usize,
 }
@@ -79,8 +79,11 @@ fn detect(
     }
     Ok(Executed {
         outputs: detected.detections.into_iter().map(Output::Detections).collect(),
-        compute: detected.assemble + detected.compute,
-        postprocess: detected.postprocess,
+        times: ExecutionTimes {
+            assemble: detected.assemble,
+            compute: detected.compute,
+            postprocess: detected.postprocess,
+        },
         rows: pictures.len(),
     })
 }
@@ -90,16 +93,25 @@ pub fn infer(engine: &mut dyn Engine, parts: &[Batch], rows: &[usize]) -> Result
     let started = Instant::now();
     let total = rows.iter().sum();
     let executed = engine.spec().batch.executed(total);
-    let outputs = match parts {
-        [alone] if total == executed => engine.infer(alone)?,
-        _ => engine.infer(&Batch::concatenate(parts, executed)?)?,
+    let together;
+    let batch = match parts {
+        [alone] if total == executed => alone,
+        _ => {
+            together = Batch::concatenate(parts, executed)?;
+            &together
+        }
     };
+    let assembled = Instant::now();
+    let outputs = engine.infer(batch)?;
     let computed = Instant::now();
     let outputs = engine.spec().split(outputs, rows, executed)?;
     Ok(Executed {
         outputs: outputs.into_iter().map(Output::Tensors).collect(),
-        compute: computed - started,
-        postprocess: computed.elapsed(),
+        times: ExecutionTimes {
+            assemble: assembled - started,
+            compute: computed - assembled,
+            postprocess: computed.elapsed(),
+        },
         rows: total,
     })
 }

@@ -121,7 +121,8 @@ impl Runner {
             turn.wait();
         }
         match result {
-            Ok(Executed { outputs, compute, postprocess, rows: batch_size }) => {
+            Ok(Executed { outputs, times, rows: batch_size }) => {
+                let (compute, postprocess) = (times.assemble + times.compute, times.postprocess);
                 for ((queue, _, reply), output) in callers.into_iter().zip(outputs) {
                     let _ = reply.send(Ok(Completed { output, queue, compute, postprocess, batch_size }));
                 }
@@ -142,9 +143,12 @@ impl Runner {
                         continue;
                     }
                     let answer = match self.attempt(&payloads, index..index + 1) {
-                        Ok(Executed { mut outputs, compute, postprocess, rows: batch_size }) => outputs
+                        Ok(Executed { mut outputs, times, rows: batch_size }) => outputs
                             .pop()
-                            .map(|output| Completed { output, queue, compute, postprocess, batch_size })
+                            .map(|output| {
+                                let (compute, postprocess) = (times.assemble + times.compute, times.postprocess);
+                                Completed { output, queue, compute, postprocess, batch_size }
+                            })
                             .ok_or_else(|| Error::internal(format!("{}: no answer came", self.shared.name))),
                         Err(failure) => Err(self.answer(&failure)),
                     };
@@ -164,7 +168,7 @@ impl Runner {
         let count = range.len();
         let result = guarded(|| payloads.run(range, engine.as_mut(), scratch));
         match &result {
-            Ok(executed) => self.shared.metrics.executed(executed.rows),
+            Ok(executed) => self.shared.metrics.executed(executed.rows, &executed.times),
             Err(EngineError::Shape(_) | EngineError::OutOfMemory(_)) => {}
             Err(failure) => {
                 error!(model = self.shared.name, count, %failure, "the engine failed");

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::settings::SettingArgs;
 use crate::app::App;
 use crate::config::{Config, Loaded};
-use crate::logging;
+use crate::logging::{self, LogControl};
 
 /// Exit status after a second signal: nothing was waited for.
 const ENDED_AT_ONCE: i32 = 1;
@@ -23,15 +23,15 @@ pub(super) struct Args {
 /// Serves until the first SIGTERM or SIGINT, then drains. A second one ends the process at once.
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let Loaded { config, file, .. } = Config::load(&args.settings.sources())?;
-    logging::start(&config.log).map_err(anyhow::Error::msg)?;
+    let log = logging::start(&config.log).map_err(anyhow::Error::msg)?;
     match file {
         Some(file) => info!(file = %file.display(), "settings read"),
         None => info!("no configuration file; defaults, environment and flags count"),
     }
-    super::runtime()?.block_on(serve(config))
+    super::runtime()?.block_on(serve(config, log))
 }
 
-async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+async fn serve(config: Config, log: LogControl) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new().context("cannot watch for signals")?;
     let app = tokio::select! {
         app = App::start(config) => app?,
@@ -40,6 +40,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     };
+    app.attach_log(log);
     let shutdown = async move {
         let name = signals.next().await;
         info!(signal = name, "shutdown asked for; a second signal ends at once");

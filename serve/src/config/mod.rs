@@ -54,7 +54,7 @@ pub struct ServerConfig {
     pub max_concurrent_requests: NonZeroUsize,
     /// HTTP/2 streams of one connection.
     pub max_concurrent_streams: NonZeroU32,
-    /// Unanswered requests of one `DetectStream`; the server reads no further one.
+    /// Unanswered requests of one stream; the server reads no further one.
     pub max_stream_requests: NonZeroUsize,
     /// How often an idle connection is pinged; `None`: never.
     pub keepalive_interval: Option<Duration>,
@@ -66,6 +66,8 @@ pub struct ServerConfig {
     pub compression: Vec<Compression>,
     /// For requests that bring no deadline; `None`: none.
     pub default_deadline: Option<Duration>,
+    /// Clients may register shared memory of this host.
+    pub shared_memory: bool,
 }
 
 /// A message compression of gRPC.
@@ -122,7 +124,7 @@ pub enum Control {
 pub struct LimitsConfig {
     /// The most pixels of a picture, checked in its header before it is decoded.
     pub max_image_pixels: u64,
-    /// The most pictures of one `DetectBatch`.
+    /// The most pictures of one request.
     pub max_images_per_request: NonZeroUsize,
     /// The most boxes that a request may ask for.
     pub max_detections: NonZeroUsize,

@@ -35,7 +35,7 @@ pub(super) struct RawServer {
     pub(super) max_concurrent_requests: u64,
     /// HTTP/2 streams of one connection.
     pub(super) max_concurrent_streams: u64,
-    /// Unanswered requests of one DetectStream; the server reads no further one.
+    /// Unanswered requests of one stream; the server reads no further one.
     pub(super) max_stream_requests: u64,
     /// How often an idle connection is pinged; 0: never.
     pub(super) keepalive_interval_ms: u64,
@@ -47,6 +47,9 @@ pub(super) struct RawServer {
     pub(super) compression: Vec<String>,
     /// The deadline of requests that bring none; 0: none.
     pub(super) default_deadline_ms: u64,
+    /// Clients of the KServe protocol on this host may pass tensors in POSIX shared memory. Turn it on only where every
+    /// client may read and write all of this server's user's shared memory.
+    pub(super) shared_memory: bool,
 }
 
 /// Which models are served, and from where.
@@ -77,7 +80,7 @@ pub(super) struct RawRepository {
 pub(super) struct RawLimits {
     /// The most pixels of a picture, checked in its header before it is decoded.
     pub(super) max_image_pixels: u64,
-    /// The most pictures of one DetectBatch.
+    /// The most pictures of one request.
     pub(super) max_images_per_request: u64,
     /// The most boxes for one picture that a request may ask for.
     pub(super) max_detections: u64,
@@ -118,6 +121,7 @@ impl Default for RawServer {
             max_connection_age_ms: 0,
             compression: vec!["gzip".into(), "zstd".into()],
             default_deadline_ms: 0,
+            shared_memory: false,
         }
     }
 }

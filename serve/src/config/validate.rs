@@ -87,6 +87,7 @@ fn server(raw: &RawConfig, check: &mut Check<'_>) -> ServerConfig {
         keepalive_timeout: check.duration("server.keepalive_timeout_ms", raw.keepalive_timeout_ms, 1),
         max_connection_age: check.optional_duration("server.max_connection_age_ms", raw.max_connection_age_ms),
         default_deadline: check.optional_duration("server.default_deadline_ms", raw.default_deadline_ms),
+        shared_memory: raw.shared_memory,
     }
 }
 

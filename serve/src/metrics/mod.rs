@@ -3,8 +3,10 @@
 //! The `nv_` names are those of other inference servers, so that existing dashboards and autoscalers read them;
 //! `detectd_` names are our own.
 
+mod statistics;
 mod version;
 
+pub use statistics::{BatchStatistics, ExecutionTimes, Statistics, Sum};
 pub use version::{FailureReason, InFlight, StageTimes, VersionMetrics};
 
 use std::collections::HashMap;

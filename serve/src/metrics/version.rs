@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use detectd_vision::Detection;
 use prometheus::{Histogram, IntCounter, IntGauge};
 
-use super::{Metrics, microseconds};
+use super::statistics::Recorder;
+use super::{ExecutionTimes, Metrics, Statistics, microseconds};
 use crate::error::{Error, ErrorCode};
 
 const STAGES: [&str; 5] = ["decode", "queue", "compute", "postprocess", "total"];
@@ -31,6 +32,7 @@ pub struct VersionMetrics {
     detections: Histogram,
     scores: Vec<Histogram>,
     areas: Vec<Histogram>,
+    recorder: Recorder,
 }
 
 /// Why a request failed, in the words that other inference servers use.
@@ -65,7 +67,7 @@ impl From<ErrorCode> for FailureReason {
             ErrorCode::ResourceExhausted | ErrorCode::Unavailable => Self::Rejected,
             ErrorCode::Cancelled | ErrorCode::DeadlineExceeded => Self::Canceled,
             ErrorCode::Internal => Self::Backend,
-            ErrorCode::InvalidArgument | ErrorCode::NotFound => Self::Other,
+            ErrorCode::InvalidArgument | ErrorCode::NotFound | ErrorCode::Unimplemented => Self::Other,
         }
     }
 }
@@ -109,6 +111,7 @@ impl VersionMetrics {
             model: model.to_owned(),
             version: version.to_owned(),
             labels: labels.to_vec(),
+            recorder: Recorder::default(),
             all,
         }
     }
@@ -119,7 +122,8 @@ impl VersionMetrics {
     }
 
     /// One execution of `rows` pictures or rows of tensors.
-    pub fn executed(&self, rows: usize) {
+    pub fn executed(&self, rows: usize, times: &ExecutionTimes) {
+        self.recorder.executed(rows, times);
         self.executions.inc();
         self.images.inc_by(rows as u64);
         self.batch_size.observe(rows as f64);
@@ -138,7 +142,14 @@ impl VersionMetrics {
         &self.queue_depth
     }
 
-    fn fail(&self, reason: FailureReason) {
+    /// The exact counts as they are now.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        self.recorder.snapshot()
+    }
+
+    fn fail(&self, reason: FailureReason, after: Duration) {
+        self.recorder.failed(after);
         self.all.failure.with_label_values(&[&self.model, &self.version, reason.label()]).inc();
     }
 }
@@ -232,6 +243,7 @@ impl InFlight<'_> {
         self.finished = true;
         let total = self.since.elapsed();
         let metrics = self.metrics;
+        metrics.recorder.succeeded(times, total);
         metrics.success.inc();
         metrics.request_us.inc_by(microseconds(total));
         metrics.queue_us.inc_by(microseconds(times.queue));
@@ -248,7 +260,7 @@ impl InFlight<'_> {
     /// The request was answered with `error`.
     pub fn failed(mut self, error: &Error) {
         self.finished = true;
-        self.metrics.fail(error.code.into());
+        self.metrics.fail(error.code.into(), self.since.elapsed());
     }
 }
 
@@ -256,7 +268,7 @@ impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.metrics.pending.dec();
         if !self.finished {
-            self.metrics.fail(FailureReason::Canceled);
+            self.metrics.fail(FailureReason::Canceled, self.since.elapsed());
         }
     }
 }
@@ -288,6 +300,31 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn exact_counts_are_kept_beside_the_rounded_ones() {
+        let metrics = Metrics::new().unwrap();
+        let version = metrics.version("parts", 3, &[]);
+        let nanoseconds = Duration::from_nanos;
+        let stages = StageTimes { decode: nanoseconds(3), queue: nanoseconds(5), ..StageTimes::default() };
+        assert_eq!(version.statistics(), Statistics::default());
+        for _ in 0..2 {
+            version.arrived().succeeded(&stages, &[], (10, 10));
+        }
+        version.arrived().failed(&Error::invalid("no picture"));
+        drop(version.arrived());
+        let times = ExecutionTimes { compute: nanoseconds(7), ..ExecutionTimes::default() };
+        version.executed(4, &times);
+        version.executed(4, &times);
+        version.executed(1, &times);
+        let statistics = version.statistics();
+        assert_eq!((statistics.success.count, statistics.failure.count), (2, 2));
+        assert_eq!((statistics.decode.time, statistics.queue.time), (nanoseconds(6), nanoseconds(10)));
+        assert_eq!((statistics.pictures, statistics.executions), (9, 3));
+        assert!(statistics.last.is_some());
+        let sizes: Vec<_> = statistics.batches.iter().map(|(size, batch)| (*size, batch.compute.time)).collect();
+        assert_eq!(sizes, [(1, nanoseconds(7)), (4, nanoseconds(14))]);
     }
 
     #[test]

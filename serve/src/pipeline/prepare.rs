@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use detectd_engine::{Picture, Stage};
-use detectd_vision::{DecodeError, DecodeLimits, Image, Resizer, decode, from_raw, probe as probe_header};
+use detectd_vision::{DecodeError, DecodeLimits, Image, Letterbox, Resizer, decode, from_raw, probe as probe_header};
 
 use super::ImageSource;
 use crate::error::Error;
@@ -54,6 +54,7 @@ pub fn prepare(
     scratch: &mut Scratch,
 ) -> Result<Prepared, Failure> {
     let image = match source {
+        ImageSource::Prepared(values) => return take_prepared(values, version),
         ImageSource::Encoded(bytes) => decode(bytes, limits, std::mem::take(&mut scratch.pixels))?.image,
         ImageSource::Raw { data, width, height, layout, stride } => {
             from_raw(data, *width, *height, *layout, *stride, limits)?
@@ -72,6 +73,31 @@ pub fn prepare(
         }
         _ => Ok(Prepared { picture: Picture::Decoded(image), size }),
     }
+}
+
+/// Checks an input that the caller prepared, and copies it into a pooled buffer.
+fn take_prepared(values: &[u8], version: &ModelVersion) -> Result<Prepared, Failure> {
+    let refuse = |message: String| Failure { error: Error::invalid(message), decode_format: None };
+    let (Stage::Letterboxed, Some(detector)) = (version.spec().takes, &version.spec().detector) else {
+        let engine = &version.spec().engine;
+        return Err(refuse(format!("the engine `{engine}` prepares images by itself: send them as they are")));
+    };
+    let preprocess = &detector.preprocess;
+    let expected = preprocess.input_len();
+    if values.len() != expected * size_of::<f32>() {
+        return Err(refuse(format!("a prepared image: expected {expected} FP32 values, got {} bytes", values.len())));
+    }
+    let mut input = version.buffers().take();
+    let (numbers, _) = values.as_chunks();
+    for (index, (value, &bytes)) in input.iter_mut().zip(numbers).enumerate() {
+        *value = f32::from_le_bytes(bytes);
+        if !value.is_finite() {
+            return Err(refuse(format!("a prepared image: expected numbers, got {value} as value {index}")));
+        }
+    }
+    let size = (preprocess.width, preprocess.height);
+    let letterbox = Letterbox::new(size, preprocess);
+    Ok(Prepared { picture: Picture::Letterboxed { input, letterbox }, size })
 }
 
 /// A thread keeps no more than this of a decoded image's memory.

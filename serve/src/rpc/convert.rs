@@ -13,7 +13,7 @@ use crate::options::{RequestedNms, RequestedOptions, SoftKernelName};
 use crate::pipeline::{Answer, DetectJob, ImageSource};
 
 /// A request identifier may not be longer, in bytes.
-const MAX_REQUEST_ID: usize = 128;
+pub(super) const MAX_REQUEST_ID: usize = 128;
 
 /// A request for one image.
 ///

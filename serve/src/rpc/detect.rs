@@ -24,6 +24,8 @@ pub struct RpcLimits {
     pub max_images: usize,
     /// Unanswered requests of one stream.
     pub max_stream_requests: usize,
+    /// Bytes of the tensors of one request that come by shared memory.
+    pub max_message_bytes: usize,
     /// For callers that state no deadline.
     pub default_deadline: Option<Duration>,
 }
@@ -127,12 +129,12 @@ impl DetectService for DetectRpc {
         request: Request<Streaming<wire::DetectStreamRequest>>,
     ) -> Result<Response<Self::DetectStreamStream>, Status> {
         let deadline = self.deadline(&request);
+        let rpc = self.clone();
         let answers = stream::answer(
-            self.clone(),
             Arc::clone(&self.lifecycle),
             request.into_inner(),
-            deadline,
             self.limits.max_stream_requests,
+            move |request| stream::detect(rpc.clone(), request, deadline),
         );
         Ok(Response::new(answers))
     }

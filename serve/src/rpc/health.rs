@@ -1,10 +1,11 @@
-//! Keeps `grpc.health.v1` true: overall, for the detection service, and for each model under its own name.
+//! Keeps `grpc.health.v1` true: overall, for both services, and for each model under its own name.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use detectd_proto::detect::v1::detect_service_server::SERVICE_NAME;
+use detectd_proto::detect::v1::detect_service_server::SERVICE_NAME as DETECT;
+use detectd_proto::inference::grpc_inference_service_server::SERVICE_NAME as KSERVE;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -41,6 +42,7 @@ fn states(repository: &Repository, lifecycle: &Lifecycle) -> BTreeMap<String, bo
     let mut states: BTreeMap<String, bool> =
         repository.index().keys().map(|model| (model.clone(), up && repository.get(model, 0).is_ok())).collect();
     states.insert(String::new(), overall);
-    states.insert(SERVICE_NAME.to_owned(), overall);
+    states.insert(DETECT.to_owned(), overall);
+    states.insert(KSERVE.to_owned(), overall);
     states
 }

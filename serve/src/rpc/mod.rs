@@ -7,6 +7,7 @@ pub mod convert;
 mod deadline;
 mod detect;
 mod health;
+mod kserve;
 mod models;
 mod status;
 mod stream;
@@ -15,6 +16,7 @@ pub use admin::AdminRpc;
 pub use connection::{Connections, serve};
 pub use detect::{DetectRpc, RpcLimits};
 pub use health::watch as watch_health;
+pub use kserve::{Inference, KserveRpc, SharedMemory};
 pub use models::family_name;
 
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use std::sync::Arc;
 use detectd_proto::FILE_DESCRIPTOR_SET;
 use detectd_proto::detect::v1::admin_service_server::AdminServiceServer;
 use detectd_proto::detect::v1::detect_service_server::DetectServiceServer;
+use detectd_proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
@@ -39,10 +42,14 @@ pub use admission::Admission;
 pub fn services(
     config: &ServerConfig,
     detect: DetectRpc,
+    kserve: KserveRpc,
     admin: AdminRpc,
     lifecycle: Arc<Lifecycle>,
 ) -> Result<(Admission, HealthReporter), Error> {
-    let mut service = DetectServiceServer::new(detect)
+    let mut detect = DetectServiceServer::new(detect)
+        .max_decoding_message_size(config.max_message_bytes)
+        .max_encoding_message_size(config.max_message_bytes);
+    let mut kserve = GrpcInferenceServiceServer::new(kserve)
         .max_decoding_message_size(config.max_message_bytes)
         .max_encoding_message_size(config.max_message_bytes);
     for compression in &config.compression {
@@ -50,7 +57,8 @@ pub fn services(
             Compression::Gzip => CompressionEncoding::Gzip,
             Compression::Zstd => CompressionEncoding::Zstd,
         };
-        service = service.accept_compressed(encoding).send_compressed(encoding);
+        detect = detect.accept_compressed(encoding).send_compressed(encoding);
+        kserve = kserve.accept_compressed(encoding).send_compressed(encoding);
     }
     let (reporter, health) = tonic_health::server::health_reporter();
     let admin = AdminServiceServer::new(admin).max_decoding_message_size(config.max_message_bytes);
@@ -66,5 +74,6 @@ pub fn services(
             .add_service(builder().build_v1().map_err(reflection)?)
             .add_service(builder().build_v1alpha().map_err(reflection)?);
     }
-    Ok((Admission::new(service, others.prepare(), lifecycle, config.max_concurrent_requests.get()), reporter))
+    let limit = config.max_concurrent_requests.get();
+    Ok((Admission::new(detect, kserve, others.prepare(), lifecycle, limit), reporter))
 }

@@ -16,6 +16,7 @@ pub fn code(code: ErrorCode) -> Code {
         ErrorCode::ResourceExhausted => Code::ResourceExhausted,
         ErrorCode::DeadlineExceeded => Code::DeadlineExceeded,
         ErrorCode::Cancelled => Code::Cancelled,
+        ErrorCode::Unimplemented => Code::Unimplemented,
         ErrorCode::Internal => Code::Internal,
     }
 }

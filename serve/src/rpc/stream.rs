@@ -1,4 +1,4 @@
-//! `DetectStream`: many requests on one stream, answered as they are ready.
+//! Many requests on one stream, answered as they are ready.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,15 +13,19 @@ use super::detect::DetectRpc;
 use super::status::to_message;
 use crate::lifecycle::Lifecycle;
 
-/// Answers every request that comes on `requests`, at most `limit` at once: while so many are unanswered, or answered
-/// but not taken, nothing is read, and the sender's flow-control window closes.
-pub fn answer(
-    rpc: DetectRpc,
+/// Answers every request that comes on `requests` with `one`, at most `limit` at once: while so many are unanswered, or
+/// answered but not taken, nothing is read, and the sender's flow-control window closes.
+pub fn answer<Q, A, F>(
     lifecycle: Arc<Lifecycle>,
-    mut requests: Streaming<wire::DetectStreamRequest>,
-    deadline: Option<Instant>,
+    mut requests: Streaming<Q>,
     limit: usize,
-) -> ReceiverStream<Result<wire::DetectStreamResponse, Status>> {
+    one: impl Fn(Q) -> F + Send + Sync + 'static,
+) -> ReceiverStream<Result<A, Status>>
+where
+    Q: Send + 'static,
+    A: Send + 'static,
+    F: Future<Output = A> + Send + 'static,
+{
     let (answers, taken) = mpsc::channel(1);
     tokio::spawn(async move {
         let places = Arc::new(Semaphore::new(limit));
@@ -37,9 +41,9 @@ pub fn answer(
             while running.try_join_next().is_some() {}
             match next {
                 Ok(Some(request)) => {
-                    let (rpc, answers) = (rpc.clone(), answers.clone());
+                    let (answer, answers) = (one(request), answers.clone());
                     running.spawn(async move {
-                        let response = one(&rpc, request, deadline).await;
+                        let response = answer.await;
                         // A caller that is gone takes no answer.
                         let _ = answers.send(Ok(response)).await;
                         drop(place);
@@ -62,8 +66,9 @@ pub fn answer(
     ReceiverStream::new(taken)
 }
 
-async fn one(
-    rpc: &DetectRpc,
+/// One request of `DetectStream`.
+pub async fn detect(
+    rpc: DetectRpc,
     request: wire::DetectStreamRequest,
     deadline: Option<Instant>,
 ) -> wire::DetectStreamResponse {

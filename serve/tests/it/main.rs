@@ -7,6 +7,7 @@ mod command_line;
 mod drain;
 mod engine;
 mod failures;
+mod kserve;
 mod limits;
 mod models;
 mod options;

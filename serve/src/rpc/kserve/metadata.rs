@@ -1,0 +1,168 @@
+//! What the server and its models say of themselves: ServerMetadata, ModelMetadata, ModelConfig.
+
+use std::collections::HashMap;
+
+use detectd_engine::Device;
+use detectd_proto::inference as wire;
+use detectd_proto::inference::model_config::SchedulingChoice;
+use detectd_proto::inference::model_instance_group::Kind;
+use detectd_proto::inference::model_metadata_response::TensorMetadata;
+
+use super::detection::{IMAGE, IMAGES, OUTPUTS};
+use super::tensors::Datatype;
+use crate::repository::{Index, ModelVersion};
+
+/// Any size.
+const ANY: i64 = -1;
+
+/// The server; `extensions` depend on its settings.
+pub fn server(shared_memory: bool, log: bool) -> wire::ServerMetadataResponse {
+    let always = ["statistics", "model_repository", "model_configuration", "schedule_policy", "parameters"]
+        .map(|name| (name, true));
+    let some = [("system_shared_memory", shared_memory), ("logging", log)];
+    let extensions = always.into_iter().chain(some).filter(|(_, is_there)| *is_there);
+    wire::ServerMetadataResponse {
+        name: "detectd".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        extensions: extensions.map(|(name, _)| name.to_owned()).collect(),
+    }
+}
+
+/// A model, by one of its versions.
+pub fn model(version: &ModelVersion, index: &Index) -> wire::ModelMetadataResponse {
+    let serving = index.get(version.name()).into_iter().flatten().filter(|(_, entry)| entry.reason().is_none());
+    let tensor = |tensor: &Tensor| TensorMetadata {
+        name: tensor.name.to_owned(),
+        datatype: tensor.datatype.name().to_owned(),
+        shape: std::iter::once(ANY).chain(tensor.dims.iter().copied()).collect(),
+    };
+    wire::ModelMetadataResponse {
+        name: version.name().to_owned(),
+        versions: serving.map(|(version, _)| version.to_string()).collect(),
+        platform: platform(version),
+        inputs: inputs().iter().map(tensor).collect(),
+        outputs: outputs(version).iter().map(tensor).collect(),
+        properties: facts(version),
+    }
+}
+
+/// How a version is served.
+pub fn config(version: &ModelVersion) -> wire::ModelConfig {
+    let policy = version.queue().policy();
+    let (kind, gpus) = match version.spec().device {
+        Device::Cpu => (Kind::Cpu, Vec::new()),
+        Device::Cuda(index) => (Kind::Gpu, vec![i32::try_from(index).unwrap_or(i32::MAX)]),
+    };
+    let input = |tensor: &Tensor| wire::ModelInput {
+        name: tensor.name.to_owned(),
+        data_type: data_type(tensor.datatype).into(),
+        format: wire::model_input::Format::None.into(),
+        dims: tensor.dims.clone(),
+        // A request brings one of them.
+        optional: true,
+    };
+    let output = |tensor: &Tensor| wire::ModelOutput {
+        name: tensor.name.to_owned(),
+        data_type: data_type(tensor.datatype).into(),
+        dims: tensor.dims.clone(),
+    };
+    let batching = wire::ModelDynamicBatching {
+        preferred_batch_size: policy.preferred.iter().map(|&size| count(size)).collect(),
+        max_queue_delay_microseconds: u64::try_from(policy.max_delay.as_micros()).unwrap_or(u64::MAX),
+        preserve_ordering: false,
+        priority_levels: 3,
+        default_priority_level: 2,
+        default_queue_policy: Some(wire::ModelQueuePolicy {
+            timeout_action: wire::model_queue_policy::TimeoutAction::Reject.into(),
+            default_timeout_microseconds: 0,
+            allow_timeout_override: true,
+            max_queue_size: u32::try_from(version.queue().capacity()).unwrap_or(u32::MAX),
+        }),
+    };
+    wire::ModelConfig {
+        name: version.name().to_owned(),
+        platform: platform(version),
+        version_policy: None,
+        max_batch_size: count(version.max_batch()),
+        input: inputs().iter().map(input).collect(),
+        output: outputs(version).iter().map(output).collect(),
+        instance_group: vec![wire::ModelInstanceGroup {
+            name: format!("{}_0", version.name()),
+            count: count(version.instance_count()),
+            gpus,
+            kind: kind.into(),
+        }],
+        default_model_filename: String::new(),
+        parameters: facts(version)
+            .into_iter()
+            .map(|(name, value)| (name, wire::ModelParameter { string_value: value }))
+            .collect(),
+        backend: version.spec().engine.clone(),
+        scheduling_choice: Some(SchedulingChoice::DynamicBatching(batching)),
+    }
+}
+
+/// A tensor of one image: what a batch of them has after its first dimension.
+struct Tensor {
+    name: &'static str,
+    datatype: Datatype,
+    dims: Vec<i64>,
+}
+
+/// `images` is taken as FP32 too; the protocol has one datatype for a name.
+fn inputs() -> [Tensor; 2] {
+    [
+        Tensor { name: IMAGE, datatype: Datatype::Bytes, dims: Vec::new() },
+        Tensor { name: IMAGES, datatype: Datatype::Uint8, dims: vec![ANY, ANY, 3] },
+    ]
+}
+
+fn outputs(version: &ModelVersion) -> [Tensor; 4] {
+    // What a request gets that does not ask for another number.
+    let places = i64::try_from(version.defaults().max_detections).unwrap_or(ANY);
+    let [numbers, boxes, scores, classes] = OUTPUTS;
+    [
+        Tensor { name: numbers, datatype: Datatype::Int32, dims: vec![1] },
+        Tensor { name: boxes, datatype: Datatype::Fp32, dims: vec![places, 4] },
+        Tensor { name: scores, datatype: Datatype::Fp32, dims: vec![places] },
+        Tensor { name: classes, datatype: Datatype::Int32, dims: vec![places] },
+    ]
+}
+
+fn facts(version: &ModelVersion) -> HashMap<String, String> {
+    let labels = serde_json::Value::from(version.labels()).to_string();
+    let mut facts =
+        HashMap::from([("labels".to_owned(), labels), ("version".to_owned(), version.version().to_string())]);
+    if let Some(detector) = &version.spec().detector {
+        let size = format!("{}x{}", detector.preprocess.width, detector.preprocess.height);
+        facts.insert("input_size".to_owned(), size);
+    }
+    facts
+}
+
+fn platform(version: &ModelVersion) -> String {
+    format!("detectd_{}", version.spec().engine)
+}
+
+fn count(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+fn data_type(datatype: Datatype) -> wire::DataType {
+    match datatype {
+        Datatype::Bool => wire::DataType::TypeBool,
+        Datatype::Uint8 => wire::DataType::TypeUint8,
+        Datatype::Uint16 => wire::DataType::TypeUint16,
+        Datatype::Uint32 => wire::DataType::TypeUint32,
+        Datatype::Uint64 => wire::DataType::TypeUint64,
+        Datatype::Int8 => wire::DataType::TypeInt8,
+        Datatype::Int16 => wire::DataType::TypeInt16,
+        Datatype::Int32 => wire::DataType::TypeInt32,
+        Datatype::Int64 => wire::DataType::TypeInt64,
+        Datatype::Fp16 => wire::DataType::TypeFp16,
+        Datatype::Bf16 => wire::DataType::TypeBf16,
+        Datatype::Fp32 => wire::DataType::TypeFp32,
+        Datatype::Fp64 => wire::DataType::TypeFp64,
+        Datatype::Bytes => wire::DataType::TypeString,
+    }
+}
