@@ -53,7 +53,7 @@ impl Lifecycle {
         Ok(())
     }
 
-    /// Calls that are being answered, over both ports' services.
+    /// Calls of the detection and inference services that are being answered.
     #[must_use]
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::Acquire)

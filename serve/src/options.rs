@@ -74,6 +74,8 @@ impl RequestedOptions {
         max_detections: usize,
     ) -> Result<DetectOptions, Error> {
         let mut options = defaults.clone();
+        // A manifest may ask for more than the server gives.
+        options.max_detections = options.max_detections.min(max_detections);
         if self == &Self::default() {
             return Ok(options);
         }

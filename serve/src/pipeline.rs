@@ -124,6 +124,12 @@ impl Pipeline {
         &self.repository
     }
 
+    /// What a request may not exceed.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// Finds the objects in one image.
     ///
     /// # Errors

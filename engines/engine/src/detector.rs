@@ -63,10 +63,30 @@ impl Detector {
         let head = match &options.head {
             Some(head) => head.clone(),
             None => Head::recognise(options.family, &shapes, options.classes, input_size)
-                .map_err(|error| EngineError::Load(error.to_string()))?,
+                .map_err(|error| unrecognised(options, &shapes, input_size, &error))?,
         };
         head.check(&shapes, options.classes, input_size).map_err(|error| EngineError::Load(error.to_string()))?;
         Ok(Self { family: options.family, classes: options.classes, preprocess, head, image_input, auxiliary })
+    }
+}
+
+/// Labels beyond this number are not looked for.
+const MOST_CLASSES: usize = 2000;
+
+/// Where the outputs fit another number of classes, that is what is wrong.
+fn unrecognised(
+    options: &DetectorOptions,
+    shapes: &[OutputShape<'_>],
+    input_size: (u32, u32),
+    error: &impl std::fmt::Display,
+) -> EngineError {
+    let fits = |classes: &usize| Head::recognise(options.family, shapes, *classes, input_size).is_ok();
+    let labels = options.classes;
+    match (1..=MOST_CLASSES).find(fits) {
+        Some(classes) => {
+            EngineError::Load(format!("the outputs have {classes} classes, but there are {labels} labels"))
+        }
+        None => EngineError::Load(error.to_string()),
     }
 }
 
@@ -151,6 +171,14 @@ mod tests {
         let detector = Detector::resolve(&stated, &inputs, &outputs).unwrap();
         assert_eq!((detector.preprocess.width, detector.preprocess.height), (96, 64));
         assert_eq!(detector.head, Head::Yolov5);
+    }
+
+    #[test]
+    fn another_number_of_labels_is_named() {
+        let inputs = [tensor("images", &[None, Some(3), Some(64), Some(64)])];
+        let outputs = [tensor("output0", &[None, Some(252), Some(13)])];
+        let error = Detector::resolve(&DetectorOptions { classes: 9, ..options() }, &inputs, &outputs).unwrap_err();
+        assert!(error.to_string().contains("8 classes") && error.to_string().contains("9 labels"), "{error}");
     }
 
     #[test]

@@ -61,6 +61,10 @@ pub(super) fn settings(raw: &RawConfig, place: &dyn Fn(&str) -> String) -> Resul
             filter: check.filter("log.level", &raw.log.level),
         },
     };
+    let (grpc, http) = (config.server.grpc_address, config.server.http_address);
+    if grpc == http && grpc.port() != 0 {
+        check.problem("server.http_address", "another address than server.grpc_address", &http);
+    }
     if check.problems.is_empty() { Ok(config) } else { Err(ConfigError::new(std::mem::take(&mut check.problems))) }
 }
 
@@ -148,8 +152,13 @@ impl Check<'_> {
     }
 
     fn filter(&mut self, key: &str, value: &str) -> String {
-        if let Err(error) = EnvFilter::builder().parse(value) {
-            let expected = "a level (error, warn, info, debug, trace) or a list as in warn,detectd=debug";
+        let expected = "a level (error, warn, info, debug, trace, off) or a list as in warn,detectd=debug";
+        // A mistyped level is a module's name to the filter, and would silence everything else.
+        let levels = ["error", "warn", "info", "debug", "trace", "off"];
+        let stray = value.split(',').map(str::trim).find(|part| !part.contains('=') && !levels.contains(part));
+        if let Some(stray) = stray {
+            self.problem(key, expected, &format_args!("{stray:?} in {value:?}"));
+        } else if let Err(error) = EnvFilter::builder().parse(value) {
             self.problem(key, expected, &format_args!("{value:?}: {error}"));
         }
         value.to_owned()

@@ -354,6 +354,10 @@ impl Manifest {
                 return Err(format!("instances.{name} must be at most 1024, not {value}"));
             }
         }
+        let threads = self.instances.count.max(1) * self.instances.threads.max(1);
+        if threads > 1024 {
+            return Err(format!("instances.count times instances.threads must be at most 1024, not {threads}"));
+        }
         if let Some(labels) = &self.labels {
             check_labels(labels).map_err(|error| format!("labels: {error}"))?;
         }

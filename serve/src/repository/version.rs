@@ -68,6 +68,14 @@ impl ModelVersion {
         }
         let input_len = spec.detector.as_ref().map_or(0, |detector| detector.preprocess.input_len());
 
+        if let Some(class) =
+            manifest.options.classes.iter().flatten().find(|&&class| class as usize >= files.labels.len())
+        {
+            return Err(at(&format_args!(
+                "options.classes: {class}, but the model has {} classes",
+                files.labels.len()
+            )));
+        }
         let policy = manifest.policy(spec.batch);
         let warm_up = warm_up_sizes(policy.max_batch, &policy.preferred);
         let queue = manifest.queue();

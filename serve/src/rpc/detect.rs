@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 
 use detectd_proto::detect::v1 as wire;
 use detectd_proto::detect::v1::detect_service_server::DetectService;
-use futures_util::future::join_all;
+use futures_util::StreamExt as _;
+use futures_util::stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::deadline::deadline;
 use super::status::{to_message, to_status};
-use super::{convert, models, stream};
+use super::stream as answers;
+use super::{convert, models};
 use crate::error::Error;
 use crate::lifecycle::Lifecycle;
 use crate::pipeline::{DetectJob, Pipeline};
@@ -98,7 +100,12 @@ impl DetectService for DetectRpc {
         let pick = pick.map_err(|error| to_status(&error, &id))?;
         pick.version.detector().map_err(|error| to_status(&error, &id))?;
         self.lifecycle.admit().map_err(|error| to_status(&error, &id))?;
-        let results = join_all(request.images.into_iter().map(|image| async {
+        let (version, most) = (&pick.version, self.pipeline.limits().max_detections);
+        let checked = options.resolve(version.defaults(), version.labels(), most);
+        checked.map_err(|error| to_status(&error, &id))?;
+        // As many at once as keep every instance busy: a request must not be refused for its own number of images.
+        let at_once = (version.max_batch() * version.instance_count() * 2).min(version.queue().capacity() / 2).max(1);
+        let results = stream::iter(request.images.into_iter().map(|image| async {
             let job = convert::image(Some(image)).map(|image| DetectJob {
                 model: String::new(),
                 version: 0,
@@ -118,6 +125,8 @@ impl DetectService for DetectRpc {
             };
             wire::ImageResult { result: Some(result) }
         }))
+        .buffered(at_once)
+        .collect()
         .await;
         Ok(Response::new(wire::DetectBatchResponse { results, request_id: id }))
     }
@@ -130,11 +139,11 @@ impl DetectService for DetectRpc {
     ) -> Result<Response<Self::DetectStreamStream>, Status> {
         let deadline = self.deadline(&request);
         let rpc = self.clone();
-        let answers = stream::answer(
+        let answers = answers::answer(
             Arc::clone(&self.lifecycle),
             request.into_inner(),
             self.limits.max_stream_requests,
-            move |request| stream::detect(rpc.clone(), request, deadline),
+            move |request| answers::detect(rpc.clone(), request, deadline),
         );
         Ok(Response::new(answers))
     }

@@ -6,7 +6,7 @@ use tonic::codec::CompressionEncoding;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::support::{Daemon, Setup, eventually, good, request};
+use crate::support::{Daemon, Setup, encoded, eventually, good, png, request, write_version};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_models_answer_for_themselves() {
@@ -75,4 +75,36 @@ async fn compressed_calls_are_understood() {
         let response = client.detect(request(good(1))).await.unwrap();
         assert_eq!(response.into_inner().detections.len(), 1);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_never_served_keeps_nobody_from_the_others() {
+    let repository = tempfile::tempdir().unwrap();
+    let broken = repository.path().join("broken");
+    write_version(&broken.join("1"), "broken", "load_fails");
+    std::fs::write(broken.join("model.toml"), "engine = \"controlled\"\nfile = \"model.test\"\n").unwrap();
+    let setup = Setup { configure: |config| config.repository.strict = false, ..Setup::default() };
+    let daemon = Daemon::start_in(repository, setup).await;
+    assert_eq!(daemon.get("/readyz").await.0, 200);
+    let ask = |model: &str| wire::DetectRequest { model: model.into(), ..request(good(1)) };
+    daemon.client().await.detect(ask("parts")).await.unwrap();
+    let refused = daemon.client().await.detect(ask("broken")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert!(refused.message().contains("wants the loader to fail"), "{}", refused.message());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_not_refused_for_its_own_number_of_images() {
+    let setup = Setup { manifest: "[instances]\ncount = 1\n[batching]\nqueue_capacity = 6\n", ..Setup::default() };
+    let daemon = Daemon::start(setup).await;
+    let images: Vec<_> = (0..60).map(|_| encoded(png(good(1)))).collect();
+    let batch = wire::DetectBatchRequest { images: images.clone(), ..wire::DetectBatchRequest::default() };
+    let results = daemon.client().await.detect_batch(batch).await.unwrap().into_inner().results;
+    let good = results.iter().filter(|it| matches!(it.result, Some(wire::image_result::Result::Response(_)))).count();
+    assert_eq!(good, 60);
+    let options = wire::DetectOptions { score_threshold: Some(f32::NAN), ..wire::DetectOptions::default() };
+    let batch = wire::DetectBatchRequest { images, options: Some(options), ..wire::DetectBatchRequest::default() };
+    let refused = daemon.client().await.detect_batch(batch).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("score_threshold"), "{}", refused.message());
 }
