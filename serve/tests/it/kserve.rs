@@ -1,6 +1,7 @@
 //! The KServe v2 service, as its clients call it: inference.
 
 mod server;
+mod tensors;
 
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;

@@ -101,8 +101,8 @@ pub fn tensors(answers: &[Answer], places: usize) -> Vec<OutputTensor> {
         (0..padding).for_each(|_| classes.put_i32_le(NO_CLASS));
     }
     let [numbers_name, boxes_name, scores_name, classes_name] = OUTPUTS;
-    let tensor = |name, datatype, shape: &[usize], data: BytesMut| OutputTensor {
-        name,
+    let tensor = |name: &str, datatype, shape: &[usize], data: BytesMut| OutputTensor {
+        name: name.to_owned(),
         datatype,
         shape: shape.to_vec(),
         data: data.freeze(),

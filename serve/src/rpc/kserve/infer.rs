@@ -14,9 +14,10 @@ use futures_util::future::try_join_all;
 use super::detection;
 use super::parameters::{self, Parameters};
 use super::shared_memory::{SharedMemory, Span};
+use super::tensor_model;
 use super::tensors::{self, Contents, Datatype, InputTensor};
 use crate::error::Error;
-use crate::pipeline::{DetectJob, Pipeline};
+use crate::pipeline::{DetectJob, Pipeline, TensorJob};
 use crate::repository::Pick;
 use crate::rpc::RpcLimits;
 use crate::rpc::convert::MAX_REQUEST_ID;
@@ -31,7 +32,7 @@ pub struct Inference {
 
 /// A tensor of an answer.
 pub struct OutputTensor {
-    pub name: &'static str,
+    pub name: String,
     pub datatype: Datatype,
     pub shape: Vec<usize>,
     pub data: Bytes,
@@ -83,15 +84,26 @@ impl Inference {
         let version = Arc::clone(&pick.version);
         let own = parameters.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let deadline = [own, deadline].into_iter().flatten().min();
-        let Some(detector) = &version.spec().detector else {
-            let name = version.name();
-            return Err(Error::unimplemented(format!(
-                "model `{name}` is no detector, and others are not served here yet"
-            )));
+        let spec = version.spec();
+        let known: Vec<&str> = match spec.detector {
+            Some(_) => detection::OUTPUTS.to_vec(),
+            None => spec.outputs.iter().map(|output| output.name.as_str()).collect(),
         };
-        let wanted = self.wanted(request.outputs, &detection::OUTPUTS)?;
+        let wanted = self.wanted(request.outputs, &known)?;
         let inputs = self.inputs(request.inputs, request.raw_input_contents).await?;
-        let outputs = self.detect(pick, detector, inputs, parameters, deadline).await?;
+        let outputs = match &spec.detector {
+            Some(detector) => self.detect(pick, detector, inputs, parameters, deadline).await?,
+            None => {
+                let job = TensorJob {
+                    model: version.name().to_owned(),
+                    version: version.version(),
+                    inputs: tensor_model::inputs(inputs, spec)?,
+                    priority: parameters.priority,
+                    deadline,
+                };
+                tensor_model::outputs(&self.pipeline.infer(job).await?.outputs, spec)
+            }
+        };
         let (outputs, raw_output_contents) = deliver(outputs, wanted).await?;
         Ok(wire::ModelInferResponse {
             model_name: version.name().to_owned(),

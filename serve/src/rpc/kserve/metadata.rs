@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 
-use detectd_engine::Device;
+use detectd_engine::{BatchSize, Device, TensorSpec};
 use detectd_proto::inference as wire;
 use detectd_proto::inference::model_config::SchedulingChoice;
 use detectd_proto::inference::model_instance_group::Kind;
 use detectd_proto::inference::model_metadata_response::TensorMetadata;
 
 use super::detection::{IMAGE, IMAGES, OUTPUTS};
+use super::tensor_model::datatype;
 use super::tensors::Datatype;
 use crate::repository::{Index, ModelVersion};
 
@@ -31,16 +32,17 @@ pub fn server(shared_memory: bool, log: bool) -> wire::ServerMetadataResponse {
 /// A model, by one of its versions.
 pub fn model(version: &ModelVersion, index: &Index) -> wire::ModelMetadataResponse {
     let serving = index.get(version.name()).into_iter().flatten().filter(|(_, entry)| entry.reason().is_none());
+    let batch: &[i64] = if version.spec().batch == BatchSize::Absent { &[] } else { &[ANY] };
     let tensor = |tensor: &Tensor| TensorMetadata {
-        name: tensor.name.to_owned(),
+        name: tensor.name.clone(),
         datatype: tensor.datatype.name().to_owned(),
-        shape: std::iter::once(ANY).chain(tensor.dims.iter().copied()).collect(),
+        shape: batch.iter().chain(&tensor.dims).copied().collect(),
     };
     wire::ModelMetadataResponse {
         name: version.name().to_owned(),
         versions: serving.map(|(version, _)| version.to_string()).collect(),
         platform: platform(version),
-        inputs: inputs().iter().map(tensor).collect(),
+        inputs: inputs(version).iter().map(tensor).collect(),
         outputs: outputs(version).iter().map(tensor).collect(),
         properties: facts(version),
     }
@@ -54,15 +56,15 @@ pub fn config(version: &ModelVersion) -> wire::ModelConfig {
         Device::Cuda(index) => (Kind::Gpu, vec![i32::try_from(index).unwrap_or(i32::MAX)]),
     };
     let input = |tensor: &Tensor| wire::ModelInput {
-        name: tensor.name.to_owned(),
+        name: tensor.name.clone(),
         data_type: data_type(tensor.datatype).into(),
         format: wire::model_input::Format::None.into(),
         dims: tensor.dims.clone(),
-        // A request brings one of them.
-        optional: true,
+        // Of a detector's inputs, a request brings one.
+        optional: version.spec().detector.is_some(),
     };
     let output = |tensor: &Tensor| wire::ModelOutput {
-        name: tensor.name.to_owned(),
+        name: tensor.name.clone(),
         data_type: data_type(tensor.datatype).into(),
         dims: tensor.dims.clone(),
     };
@@ -83,8 +85,8 @@ pub fn config(version: &ModelVersion) -> wire::ModelConfig {
         name: version.name().to_owned(),
         platform: platform(version),
         version_policy: None,
-        max_batch_size: count(version.max_batch()),
-        input: inputs().iter().map(input).collect(),
+        max_batch_size: if version.spec().batch == BatchSize::Absent { 0 } else { count(version.max_batch()) },
+        input: inputs(version).iter().map(input).collect(),
         output: outputs(version).iter().map(output).collect(),
         instance_group: vec![wire::ModelInstanceGroup {
             name: format!("{}_0", version.name()),
@@ -102,30 +104,47 @@ pub fn config(version: &ModelVersion) -> wire::ModelConfig {
     }
 }
 
-/// A tensor of one image: what a batch of them has after its first dimension.
+/// A tensor of one image or row: what a batch of them has after its first dimension.
 struct Tensor {
-    name: &'static str,
+    name: String,
     datatype: Datatype,
     dims: Vec<i64>,
 }
 
-/// `images` is taken as FP32 too; the protocol has one datatype for a name.
-fn inputs() -> [Tensor; 2] {
-    [
-        Tensor { name: IMAGE, datatype: Datatype::Bytes, dims: Vec::new() },
-        Tensor { name: IMAGES, datatype: Datatype::Uint8, dims: vec![ANY, ANY, 3] },
-    ]
+impl Tensor {
+    fn new(name: &str, datatype: Datatype, dims: Vec<i64>) -> Self {
+        Self { name: name.to_owned(), datatype, dims }
+    }
+
+    fn of(spec: &TensorSpec, batch: BatchSize) -> Self {
+        let dims = if batch == BatchSize::Absent { &spec.dims[..] } else { spec.dims.get(1..).unwrap_or_default() };
+        let dims = dims.iter().map(|dim| dim.and_then(|dim| i64::try_from(dim).ok()).unwrap_or(ANY));
+        Self { name: spec.name.clone(), datatype: datatype(spec.data_type), dims: dims.collect() }
+    }
 }
 
-fn outputs(version: &ModelVersion) -> [Tensor; 4] {
+/// `images` is taken as FP32 too; the protocol has one datatype for a name.
+fn inputs(version: &ModelVersion) -> Vec<Tensor> {
+    let spec = version.spec();
+    if spec.detector.is_none() {
+        return spec.inputs.iter().map(|input| Tensor::of(input, spec.batch)).collect();
+    }
+    vec![Tensor::new(IMAGE, Datatype::Bytes, Vec::new()), Tensor::new(IMAGES, Datatype::Uint8, vec![ANY, ANY, 3])]
+}
+
+fn outputs(version: &ModelVersion) -> Vec<Tensor> {
+    let spec = version.spec();
+    if spec.detector.is_none() {
+        return spec.outputs.iter().map(|output| Tensor::of(output, spec.batch)).collect();
+    }
     // What a request gets that does not ask for another number.
     let places = i64::try_from(version.defaults().max_detections).unwrap_or(ANY);
     let [numbers, boxes, scores, classes] = OUTPUTS;
-    [
-        Tensor { name: numbers, datatype: Datatype::Int32, dims: vec![1] },
-        Tensor { name: boxes, datatype: Datatype::Fp32, dims: vec![places, 4] },
-        Tensor { name: scores, datatype: Datatype::Fp32, dims: vec![places] },
-        Tensor { name: classes, datatype: Datatype::Int32, dims: vec![places] },
+    vec![
+        Tensor::new(numbers, Datatype::Int32, vec![1]),
+        Tensor::new(boxes, Datatype::Fp32, vec![places, 4]),
+        Tensor::new(scores, Datatype::Fp32, vec![places]),
+        Tensor::new(classes, Datatype::Int32, vec![places]),
     ]
 }
 

@@ -12,6 +12,7 @@ mod settings;
 mod shared_memory;
 mod statistics;
 mod stream;
+mod tensor_model;
 mod tensors;
 
 pub use infer::Inference;
