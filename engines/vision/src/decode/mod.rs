@@ -1,5 +1,6 @@
 //! From an encoded picture to pixels: JPEG, PNG, WebP, BMP and raw buffers.
 
+mod guard;
 mod jpeg;
 mod raw;
 mod still;
