@@ -125,8 +125,28 @@ pub enum DecodeError {
         /// What is not supported.
         what: String,
     },
+    /// A raw picture without pixels.
+    #[error("a raw picture of {width}x{height}: a side is 0, each must be at least 1")]
+    RawSide {
+        /// Width that was stated.
+        width: u32,
+        /// Height that was stated.
+        height: u32,
+    },
+    /// Raw rows that lie closer together than they are long.
+    #[error("the row stride is too small: a row of {width} {layout} pixels needs {row} bytes, the stride is {stride}")]
+    RawStride {
+        /// Width that was stated.
+        width: u32,
+        /// Layout that was stated.
+        layout: RawLayout,
+        /// Bytes of a row, of each plane for planes.
+        row: usize,
+        /// Bytes from one row to the next that were stated.
+        stride: usize,
+    },
     /// A raw buffer whose length does not fit its size and layout.
-    #[error("{width}x{height} {layout:?} pixels with {stride} bytes a row need {expected} bytes, {got} came")]
+    #[error("{width}x{height} {layout} pixels with {stride} bytes a row need {expected} bytes, {got} came")]
     RawLength {
         /// Width that was stated.
         width: u32,
@@ -151,7 +171,7 @@ impl DecodeError {
             Self::Unrecognised { .. } => "unknown",
             Self::TooManyPixels { format, .. } | Self::Corrupt { format, .. } => format.label(),
             Self::Unsupported { format, .. } => format,
-            Self::RawLength { .. } => Format::Raw.label(),
+            Self::RawSide { .. } | Self::RawStride { .. } | Self::RawLength { .. } => Format::Raw.label(),
         }
     }
 }
