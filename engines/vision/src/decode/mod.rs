@@ -217,10 +217,14 @@ struct Header {
 }
 
 impl Header {
+    fn pixels(&self) -> u64 {
+        u64::from(self.width) * u64::from(self.height)
+    }
+
     /// Fails if the picture has more pixels than the limit.
     fn check(&self, format: Format, limits: &DecodeLimits) -> Result<(), DecodeError> {
         let Self { width, height, .. } = *self;
-        if u64::from(width) * u64::from(height) > limits.max_pixels {
+        if self.pixels() > limits.max_pixels {
             return Err(DecodeError::TooManyPixels { format, width, height, limit: limits.max_pixels });
         }
         Ok(())
