@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use detectd_vision::{DetectOptions, GreedyNms, MatrixKernel, MatrixNms, Nms, SoftKernel, SoftNms};
+use detectd_vision::{DetectOptions, GreedyNms, MatrixKernel, MatrixNms, Nms, OptionsError, SoftKernel, SoftNms};
 
 use crate::error::Error;
 
@@ -80,6 +80,7 @@ impl RequestedOptions {
             return Ok(options);
         }
         if let Some(nms) = &self.nms {
+            nms.check().map_err(|error| Error::invalid(format!("options.{error}")))?;
             options.nms = nms.over(&defaults.nms);
         }
         if let Some(threshold) = self.score_threshold {
@@ -142,6 +143,20 @@ impl RequestedOptions {
 }
 
 impl RequestedNms {
+    /// What is stated is in range, also where the kernel has no use for it and what becomes of the request drops it.
+    fn check(&self) -> Result<(), OptionsError> {
+        let Self::Soft { sigma, iou_threshold, .. } = *self else {
+            return Ok(());
+        };
+        let gaussian = sigma.map(|sigma| SoftKernel::Gaussian { sigma });
+        let linear = iou_threshold.map(|iou_threshold| SoftKernel::Linear { iou_threshold });
+        for kernel in gaussian.into_iter().chain(linear) {
+            let nms = Nms::Soft(SoftNms { kernel, ..SoftNms::default() });
+            DetectOptions { nms, ..DetectOptions::default() }.validate()?;
+        }
+        Ok(())
+    }
+
     fn over(&self, defaults: &Nms) -> Nms {
         match *self {
             Self::Matrix { kernel, sigma, post_threshold, top_k } => {
@@ -260,6 +275,24 @@ mod tests {
             ..RequestedOptions::default()
         };
         assert_eq!(resolve(&requested).unwrap().classes, Some(vec![0, 2]));
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_use_is_checked_too() {
+        let soft = |kernel, sigma, iou_threshold| {
+            let nms = RequestedNms::Soft { kernel: Some(kernel), sigma, iou_threshold };
+            resolve(&RequestedOptions { nms: Some(nms), ..RequestedOptions::default() })
+        };
+        for (kernel, sigma, iou_threshold, expected) in [
+            (SoftKernelName::Linear, Some(f32::NAN), None, "options.nms.sigma must be above 0 and finite, not NaN"),
+            (SoftKernelName::Linear, Some(0.0), Some(0.3), "options.nms.sigma must be above 0 and finite, not 0"),
+            (SoftKernelName::Gaussian, None, Some(1.5), "options.nms.iou_threshold must be between 0 and 1, not 1.5"),
+        ] {
+            let error = soft(kernel, sigma, iou_threshold).unwrap_err();
+            assert_eq!((error.code, error.message.as_str()), (ErrorCode::InvalidArgument, expected));
+        }
+        let options = soft(SoftKernelName::Linear, Some(0.5), Some(0.4)).unwrap();
+        assert!(matches!(options.nms, Nms::Soft(SoftNms { kernel: SoftKernel::Linear { iou_threshold: 0.4 }, .. })));
     }
 
     #[test]

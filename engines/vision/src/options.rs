@@ -105,7 +105,7 @@ impl Default for GreedyNms {
     }
 }
 
-/// Parameters of Soft-NMS.
+/// Parameters of Soft-NMS. At most 2,000 candidates of a picture take part, best first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SoftNms {

@@ -1,4 +1,14 @@
 //! JPEG, through zune-jpeg.
+//!
+//! Libraries that decode for display make the best of a broken file and paint the rest grey; a detector would answer for
+//! half a picture. So data that end too early are an error, wherever the cut is and whether an end marker follows or
+//! not, and so are invalid codes and restart markers out of order. What a viewer bears without loss is borne: stray
+//! bytes between segments, anything behind the picture, a missing end marker.
+//!
+//! A JPEG has no checksum, so some damage cannot be told from a picture: data that were overwritten and still read as
+//! valid codes for at least as many blocks; the last scans of a progressive picture missing as a whole (it is coarser,
+//! not shorter), and data missing within its first scan or within the runs of its refining scans; data missing within a
+//! scan other than the last where each colour has its own.
 
 use image::metadata::Orientation;
 use zune_jpeg::JpegDecoder;
@@ -7,12 +17,13 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
+use super::guard::guarded;
 use super::{DecodeError, DecodeLimits, Format, Header, corrupt};
 
 type Decoder<'a> = JpegDecoder<ZCursor<&'a [u8]>>;
 
 pub(super) fn probe(bytes: &[u8]) -> Result<Header, DecodeError> {
-    open(bytes).map(|(_, header)| header)
+    open(&guarded(bytes)?).map(|(_, header)| header)
 }
 
 pub(super) fn decode(
@@ -20,21 +31,24 @@ pub(super) fn decode(
     limits: &DecodeLimits,
     mut buffer: Vec<u8>,
 ) -> Result<(Header, Vec<u8>), DecodeError> {
-    let (mut decoder, header) = open(bytes)?;
+    let bytes = guarded(bytes)?;
+    let (mut decoder, header) = open(&bytes)?;
     header.check(Format::Jpeg, limits)?;
-    if !has_end(bytes) {
-        return Err(corrupt(Format::Jpeg, "truncated: the end marker is missing"));
-    }
     let length = decoder.output_buffer_size().ok_or_else(|| corrupt(Format::Jpeg, "no size"))?;
+    // What the decoder may leave unwritten is not to be another picture's.
+    buffer.clear();
     buffer.resize(length, 0);
-    decoder.decode_into(&mut buffer).map_err(|cause| error(&cause))?;
+    decoder.decode_into(&mut buffer).map_err(|cause| match error(&cause) {
+        DecodeError::Corrupt { format, reason } => {
+            corrupt(format, format_args!("the data end too early or are broken: {reason}"))
+        }
+        other => other,
+    })?;
     Ok((header, buffer))
 }
 
 /// Reads everything before the first scan.
 fn open(bytes: &[u8]) -> Result<(Decoder<'_>, Header), DecodeError> {
-    // Strict: broken or missing data is an error. Otherwise the decoder paints the rest grey, and a detector would
-    // answer for half a picture.
     let options = DecoderOptions::default()
         .set_strict_mode(true)
         .set_max_width(usize::from(u16::MAX))
@@ -48,30 +62,6 @@ fn open(bytes: &[u8]) -> Result<(Decoder<'_>, Header), DecodeError> {
         decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif)).unwrap_or(Orientation::NoTransforms);
     let header = Header { width: side(width)?, height: side(height)?, orientation };
     Ok((decoder, header))
-}
-
-/// The end marker follows the first scan. The decoder notices missing rows, but not a cut within the last one.
-fn has_end(bytes: &[u8]) -> bool {
-    // Within a scan 0xff is followed by 0, so the marker cannot be data; before it, it may belong to a thumbnail.
-    let scan = first_scan(bytes).unwrap_or(bytes.len());
-    bytes[scan..].windows(2).rev().any(|pair| pair == [0xff, 0xd9])
-}
-
-/// Offset of the start-of-scan marker.
-fn first_scan(bytes: &[u8]) -> Option<usize> {
-    let mut at = 2;
-    loop {
-        let marker = bytes.get(at..at + 4)?;
-        match marker {
-            [0xff, 0xda, ..] => return Some(at),
-            // Fill bytes, and markers without a length.
-            [0xff, 0xff, ..] => at += 1,
-            [0xff, 0x01 | 0xd0..=0xd8, ..] => at += 2,
-            [0xff, _, high, low] => at += 2 + usize::from(u16::from_be_bytes([*high, *low])),
-            // Stray bytes between segments.
-            _ => at += 1,
-        }
-    }
 }
 
 fn error(cause: &DecodeErrors) -> DecodeError {

@@ -1,5 +1,6 @@
 //! From an encoded picture to pixels: JPEG, PNG, WebP, BMP and raw buffers.
 
+mod guard;
 mod jpeg;
 mod raw;
 mod still;
@@ -124,8 +125,28 @@ pub enum DecodeError {
         /// What is not supported.
         what: String,
     },
+    /// A raw picture without pixels.
+    #[error("a raw picture of {width}x{height}: a side is 0, each must be at least 1")]
+    RawSide {
+        /// Width that was stated.
+        width: u32,
+        /// Height that was stated.
+        height: u32,
+    },
+    /// Raw rows that lie closer together than they are long.
+    #[error("the row stride is too small: a row of {width} {layout} pixels needs {row} bytes, the stride is {stride}")]
+    RawStride {
+        /// Width that was stated.
+        width: u32,
+        /// Layout that was stated.
+        layout: RawLayout,
+        /// Bytes of a row, of each plane for planes.
+        row: usize,
+        /// Bytes from one row to the next that were stated.
+        stride: usize,
+    },
     /// A raw buffer whose length does not fit its size and layout.
-    #[error("{width}x{height} {layout:?} pixels with {stride} bytes a row need {expected} bytes, {got} came")]
+    #[error("{width}x{height} {layout} pixels with {stride} bytes a row need {expected} bytes, {got} came")]
     RawLength {
         /// Width that was stated.
         width: u32,
@@ -150,7 +171,7 @@ impl DecodeError {
             Self::Unrecognised { .. } => "unknown",
             Self::TooManyPixels { format, .. } | Self::Corrupt { format, .. } => format.label(),
             Self::Unsupported { format, .. } => format,
-            Self::RawLength { .. } => Format::Raw.label(),
+            Self::RawSide { .. } | Self::RawStride { .. } | Self::RawLength { .. } => Format::Raw.label(),
         }
     }
 }
@@ -196,10 +217,14 @@ struct Header {
 }
 
 impl Header {
+    fn pixels(&self) -> u64 {
+        u64::from(self.width) * u64::from(self.height)
+    }
+
     /// Fails if the picture has more pixels than the limit.
     fn check(&self, format: Format, limits: &DecodeLimits) -> Result<(), DecodeError> {
         let Self { width, height, .. } = *self;
-        if u64::from(width) * u64::from(height) > limits.max_pixels {
+        if self.pixels() > limits.max_pixels {
             return Err(DecodeError::TooManyPixels { format, width, height, limit: limits.max_pixels });
         }
         Ok(())

@@ -1,5 +1,7 @@
 //! Pixels that come without an encoding.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::{DecodeError, DecodeLimits, Format};
@@ -50,6 +52,21 @@ impl RawLayout {
     }
 }
 
+impl fmt::Display for RawLayout {
+    /// The word of the wire.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rgb8Hwc => "RGB",
+            Self::Bgr8Hwc => "BGR",
+            Self::Rgba8Hwc => "RGBA",
+            Self::Bgra8Hwc => "BGRA",
+            Self::Gray8 => "GRAY",
+            Self::Rgb8Chw => "RGB_PLANAR",
+            Self::Bgr8Chw => "BGR_PLANAR",
+        })
+    }
+}
+
 /// Takes raw pixels. `stride` is the bytes from one row to the next (of each plane, for planes); `None`: no gap.
 ///
 /// # Errors
@@ -63,18 +80,24 @@ pub fn from_raw(
     stride: Option<usize>,
     limits: &DecodeLimits,
 ) -> Result<Image, DecodeError> {
+    if width == 0 || height == 0 {
+        return Err(DecodeError::RawSide { width, height });
+    }
     let limit = limits.max_pixels;
     if u64::from(width) * u64::from(height) > limit {
         return Err(DecodeError::TooManyPixels { format: Format::Raw, width, height, limit });
     }
     let row = width as usize * layout.step();
     let stride = stride.unwrap_or(row);
+    if stride < row {
+        return Err(DecodeError::RawStride { width, layout, row, stride });
+    }
     let lines = height as usize * layout.planes();
     // In 128 bits: the stride comes from outside.
     let full = stride as u128 * lines as u128;
-    let least = full.saturating_sub(stride.saturating_sub(row) as u128);
+    let least = full - (stride - row) as u128;
     let length = data.len() as u128;
-    if row == 0 || lines == 0 || stride < row || (length != full && length != least) {
+    if length != full && length != least {
         let expected = u64::try_from(full).unwrap_or(u64::MAX);
         return Err(DecodeError::RawLength { width, height, layout, stride, expected, got: data.len() });
     }
@@ -133,7 +156,7 @@ mod tests {
     #[test]
     fn a_buffer_of_another_length_is_refused() {
         let error = take(&[0; 11], RawLayout::Rgb8Hwc, None).expect_err("one byte short");
-        assert_eq!(error.to_string(), "2x2 Rgb8Hwc pixels with 6 bytes a row need 12 bytes, 11 came");
+        assert_eq!(error.to_string(), "2x2 RGB pixels with 6 bytes a row need 12 bytes, 11 came");
         for (data, stride) in [(&[0; 12][..], Some(5)), (&[0; 12], Some(usize::MAX)), (&[], None), (&[0; 14], Some(7))]
         {
             assert!(take(data, RawLayout::Rgb8Hwc, stride).is_err() == (stride != Some(7)), "{stride:?}");
@@ -141,6 +164,12 @@ mod tests {
         let limits = DecodeLimits { max_pixels: 3 };
         let error = from_raw(&[0; 4], 2, 2, RawLayout::Gray8, None, &limits).expect_err("over the limit");
         assert_eq!(error.to_string(), "the raw picture is 2x2: 4 pixels, the limit is 3");
-        assert!(from_raw(&[], 0, 5, RawLayout::Gray8, None, &limits).is_err());
+        let error = from_raw(&[], 0, 5, RawLayout::Gray8, None, &limits).expect_err("no pixels");
+        assert_eq!(error.to_string(), "a raw picture of 0x5: a side is 0, each must be at least 1");
+        let error = take(&[0; 12], RawLayout::Rgb8Hwc, Some(5)).expect_err("too close");
+        assert_eq!(
+            error.to_string(),
+            "the row stride is too small: a row of 2 RGB pixels needs 6 bytes, the stride is 5"
+        );
     }
 }

@@ -80,7 +80,6 @@ def jpegs():
     save("trailing_zeros.jpg", whole + bytes(64))
     save("truncated_half.jpg", whole[: len(whole) // 2])
     save("truncated_end.jpg", whole[:-6])
-    save("truncated_marker.jpg", whole[:-2])
     save("truncated_progressive.jpg", progressive[: len(progressive) * 2 // 3])
 
 
