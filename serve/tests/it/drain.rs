@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use detectd::config::Config;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -11,7 +14,7 @@ use crate::support::{Daemon, Setup, eventually, good, request};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn queued_work_is_finished_and_new_work_is_refused() {
-    let configure = |config: &mut detectd::config::Config| {
+    let configure = |config: &mut Config| {
         config.server.shutdown_delay = Duration::from_millis(300);
     };
     let manifest = "[instances]\ncount = 1\n[batching]\nmax_batch_size = 2\n";
@@ -50,7 +53,7 @@ async fn queued_work_is_finished_and_new_work_is_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_grace_period_has_an_end() {
-    let configure = |config: &mut detectd::config::Config| {
+    let configure = |config: &mut Config| {
         config.server.grace_period = Duration::from_millis(200);
     };
     let manifest = "[instances]\ncount = 1\n[batching]\nmax_batch_size = 1\n";
@@ -73,4 +76,26 @@ async fn the_grace_period_has_an_end() {
     }
     assert_eq!(codes[1..], [Code::Unavailable, Code::Unavailable], "what waited is told why");
     drop(hold);
+}
+
+/// A grace period that no test outlasts: a shutdown that waits for it fails.
+fn long_grace(config: &mut Config) {
+    config.server.grace_period = Duration::from_secs(3600);
+}
+
+/// Stops a daemon that has nothing left to wait for.
+async fn stops(mut daemon: Daemon) {
+    daemon.begin_stop();
+    let ended = tokio::time::timeout(Duration::from_secs(30), daemon.ended()).await;
+    ended.expect("nothing is in work, and yet the daemon does not end").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_http_request_without_an_end_does_not_hold_up_the_end() {
+    let daemon = Daemon::start(Setup { configure: long_grace, ..Setup::default() }).await;
+    let mut half = TcpStream::connect(daemon.http).await.unwrap();
+    half.write_all(b"GET /metr").await.unwrap();
+    // Connections are accepted in their order, so that the one above is open by now.
+    assert_eq!(daemon.get("/livez").await.0, 200);
+    stops(daemon).await;
 }
