@@ -1,10 +1,17 @@
 //! A shutdown loses nothing that was taken.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use detectd::config::Config;
+use detectd_proto::detect::v1 as wire;
+use detectd_proto::inference::ModelInferRequest;
+use detectd_proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -98,4 +105,78 @@ async fn an_http_request_without_an_end_does_not_hold_up_the_end() {
     // Connections are accepted in their order, so that the one above is open by now.
     assert_eq!(daemon.get("/livez").await.0, 200);
     stops(daemon).await;
+}
+
+fn numbered(id: u64) -> wire::DetectStreamRequest {
+    wire::DetectStreamRequest { id, request: Some(request(good(1))), timeout_ms: 0 }
+}
+
+/// Begins to stop a daemon and waits until it refuses work, which it does before it closes its port.
+async fn refuses(daemon: &mut Daemon) {
+    daemon.begin_stop();
+    eventually("the port is closed", || async { TcpStream::connect(daemon.grpc).await.is_err() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_is_told_what_was_not_run() {
+    let configure = |config: &mut Config| {
+        long_grace(config);
+        config.server.max_stream_requests = NonZeroUsize::new(4).unwrap();
+    };
+    let mut daemon = Daemon::start(Setup { configure, ..Setup::default() }).await;
+    let hold = daemon.control.hold();
+    let (sender, requests) = mpsc::channel(100);
+    for id in 0..20 {
+        sender.try_send(numbered(id)).unwrap();
+    }
+    let mut client = daemon.client().await;
+    let mut answers = client.detect_stream(ReceiverStream::new(requests)).await.unwrap().into_inner();
+    eventually("four are read", || async { daemon.metric("nv_inference_pending_request_count", &[]).await == 4.0 })
+        .await;
+    refuses(&mut daemon).await;
+    drop(hold);
+    let mut ids = Vec::new();
+    let status = loop {
+        match answers.next().await.expect("a status that is not OK") {
+            Ok(answer) => {
+                assert!(matches!(answer.result, Some(wire::detect_stream_response::Result::Response(_))), "{answer:?}");
+                ids.push(answer.id);
+            }
+            Err(status) => break status,
+        }
+    };
+    ids.sort_unstable();
+    assert_eq!(ids, [0, 1, 2, 3]);
+    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(status.message(), "the server is shutting down; requests without an answer were not run");
+    daemon.ended().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_was_answered_in_full_ends_well() {
+    let mut daemon = Daemon::start(Setup { configure: long_grace, ..Setup::default() }).await;
+    let hold = daemon.control.hold();
+    let requests = tokio_stream::iter((0..3).map(numbered));
+    let mut answers = daemon.client().await.detect_stream(requests).await.unwrap().into_inner();
+    eventually("all are read", || async { daemon.metric("nv_inference_pending_request_count", &[]).await == 3.0 })
+        .await;
+    refuses(&mut daemon).await;
+    drop(hold);
+    let mut count = 0;
+    while let Some(answer) = answers.next().await {
+        answer.expect("the client has closed its side, and all is answered");
+        count += 1;
+    }
+    assert_eq!(count, 3);
+    daemon.ended().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_open_stream_without_requests_does_not_hold_up_the_end() {
+    let daemon = Daemon::start(Setup { configure: long_grace, ..Setup::default() }).await;
+    let (_sender, requests) = mpsc::channel::<ModelInferRequest>(1);
+    let mut client = GrpcInferenceServiceClient::new(daemon.channel().await);
+    let mut answers = client.model_stream_infer(ReceiverStream::new(requests)).await.unwrap().into_inner();
+    stops(daemon).await;
+    assert_eq!(answers.next().await.unwrap().unwrap_err().code(), Code::Unavailable);
 }
