@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use detectd::config::Config;
 use detectd_proto::detect::v1 as wire;
+use detectd_proto::detect::v1::detect_service_client::DetectServiceClient;
 use detectd_proto::inference::ModelInferRequest;
 use detectd_proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use tokio::io::AsyncWriteExt as _;
@@ -179,4 +180,34 @@ async fn an_open_stream_without_requests_does_not_hold_up_the_end() {
     let mut answers = client.model_stream_infer(ReceiverStream::new(requests)).await.unwrap().into_inner();
     stops(daemon).await;
     assert_eq!(answers.next().await.unwrap().unwrap_err().code(), Code::Unavailable);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_peers_do_not_hold_up_the_end() {
+    let daemon = Daemon::start(Setup { configure: long_grace, ..Setup::default() }).await;
+    let _silent = TcpStream::connect(daemon.grpc).await.unwrap();
+    let mut mute = TcpStream::connect(daemon.grpc).await.unwrap();
+    // From here on a client would send its settings, and acknowledge the end of the connection.
+    mute.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    let mut health = HealthClient::new(daemon.channel().await);
+    let mut watched = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    watched.next().await.unwrap().unwrap();
+    stops(daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_beside_an_idle_call_is_waited_for() {
+    let mut daemon = Daemon::start(Setup { configure: long_grace, ..Setup::default() }).await;
+    let hold = daemon.control.hold();
+    let channel = daemon.channel().await;
+    let mut watched = HealthClient::new(channel.clone()).watch(HealthCheckRequest::default()).await.unwrap();
+    watched.get_mut().next().await.unwrap().unwrap();
+    let call = tokio::spawn(async move { DetectServiceClient::new(channel).detect(request(good(1))).await });
+    eventually("in work", async || daemon.control.execution_count() == 1).await;
+    refuses(&mut daemon).await;
+    // Longer than a connection without work is waited for.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    drop(hold);
+    call.await.unwrap().expect("what was taken is answered");
+    stops(daemon).await;
 }
