@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::deadline::deadline;
+use super::deadline::{StreamDeadline, deadline};
 use super::status::{to_message, to_status};
 use super::{convert, models, stream};
 use crate::error::Error;
@@ -128,7 +128,7 @@ impl DetectService for DetectRpc {
         &self,
         request: Request<Streaming<wire::DetectStreamRequest>>,
     ) -> Result<Response<Self::DetectStreamStream>, Status> {
-        let deadline = self.deadline(&request);
+        let deadline = StreamDeadline::new(request.metadata(), Instant::now(), self.limits.default_deadline);
         let rpc = self.clone();
         let answers = stream::answer(
             Arc::clone(&self.lifecycle),

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
+use super::deadline::StreamDeadline;
 use super::detect::DetectRpc;
 use super::status::to_message;
 use crate::lifecycle::Lifecycle;
@@ -91,13 +92,10 @@ fn unread<Q>(requests: &mut Streaming<Q>) -> Option<Status> {
 pub async fn detect(
     rpc: DetectRpc,
     request: wire::DetectStreamRequest,
-    deadline: Option<Instant>,
+    deadline: StreamDeadline,
 ) -> wire::DetectStreamResponse {
-    let own = (request.timeout_ms > 0).then(|| Instant::now() + Duration::from_millis(request.timeout_ms.into()));
-    let deadline = match (own, deadline) {
-        (Some(own), Some(deadline)) => Some(own.min(deadline)),
-        (own, deadline) => own.or(deadline),
-    };
+    let own = (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms.into()));
+    let deadline = deadline.request(Instant::now(), own);
     let result = match rpc.one(request.request.unwrap_or_default(), deadline).await {
         Ok(response) => wire::detect_stream_response::Result::Response(response),
         Err((error, id)) => wire::detect_stream_response::Result::Error(to_message(&error, &id)),
