@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use detectd_vision::DecodeLimits;
 use tokio::net::TcpListener;
@@ -24,6 +24,10 @@ use crate::pipeline::{Limits, Pipeline};
 use crate::repository::{self, Repository};
 use crate::rpc::{self, AdminRpc, Admission, Connections, DetectRpc, Inference, KserveRpc, RpcLimits, SharedMemory};
 use crate::status_page;
+
+/// How long what must not lose anything by it may still take when its time is over: refusals on their way to their
+/// callers, an HTTP answer, a thread that ends.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The daemon, built and bound but not serving yet.
 pub struct App {
@@ -133,17 +137,18 @@ impl App {
         self.lifecycle.refuse();
         connections.close();
         let grace = self.config.server.grace_period;
+        let begin = Instant::now();
         let drained = tokio::time::timeout(grace, connections.ended()).await.is_ok();
         if !drained {
             warn!(?grace, "the grace period is over; what is still waiting is refused");
             self.repository.abandon("the server is shutting down");
             // The refusals still have to reach their callers.
-            let _ = tokio::time::timeout(Duration::from_secs(1), connections.ended()).await;
+            let _ = tokio::time::timeout(FAREWELL, connections.ended()).await;
             connections.abort();
         }
         rpc.abort();
-        let patience = if drained { grace } else { Duration::from_secs(1) };
-        if tokio::time::timeout(patience, drain(Arc::clone(&self.repository))).await.is_err() {
+        let left = grace.saturating_sub(begin.elapsed()).max(FAREWELL);
+        if tokio::time::timeout(left, drain(Arc::clone(&self.repository))).await.is_err() {
             warn!("an engine is still busy; it ends with the process");
         }
         health.abort();
@@ -152,7 +157,7 @@ impl App {
             watching.abort();
         }
         http_closing.cancel();
-        let result = http.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        let result = end_http(http).await;
         info!("stopped");
         result.map_err(|error| Error::internal(format!("the HTTP port failed: {error}")))
     }
@@ -210,4 +215,16 @@ fn serve_http(
     tokio::spawn(async move {
         axum::serve(listener, http::router(state)).with_graceful_shutdown(closing.cancelled_owned()).await
     })
+}
+
+/// Waits for the answers that the HTTP port still gives. A request that its client never ends has none to wait for.
+async fn end_http(mut http: JoinHandle<std::io::Result<()>>) -> std::io::Result<()> {
+    match tokio::time::timeout(FAREWELL, &mut http).await {
+        Ok(ended) => ended.unwrap_or_else(|error| Err(std::io::Error::other(error))),
+        Err(_) => {
+            warn!("the HTTP port has clients that do not end; they are left");
+            http.abort();
+            Ok(())
+        }
+    }
 }

@@ -11,6 +11,28 @@ pub fn deadline(metadata: &MetadataMap, now: Instant, default: Option<Duration>)
     stated.or(default).and_then(|timeout| now.checked_add(timeout))
 }
 
+/// The deadlines of one stream's requests.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamDeadline {
+    stated: Option<Instant>,
+    default: Option<Duration>,
+}
+
+impl StreamDeadline {
+    /// The caller's timeout is that of the whole stream, which begins `now`.
+    pub fn new(metadata: &MetadataMap, now: Instant, default: Option<Duration>) -> Self {
+        Self { stated: deadline(metadata, now, None), default }
+    }
+
+    /// The deadline of a request that is read `now`, with a timeout of its `own` or none. The default counts from here,
+    /// and only if the caller has stated nothing.
+    pub fn request(&self, now: Instant, own: Option<Duration>) -> Option<Instant> {
+        let default = if self.stated.is_none() { self.default } else { None };
+        let own = own.or(default).and_then(|timeout| now.checked_add(timeout));
+        [own, self.stated].into_iter().flatten().min()
+    }
+}
+
 /// One to eight digits and a unit, as the gRPC protocol has it.
 fn parse(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -52,6 +74,25 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(parse(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_streams_default_counts_for_each_request() {
+        let start = Instant::now();
+        let later = start + Duration::from_secs(60);
+        let seconds = Duration::from_secs;
+        let mut metadata = MetadataMap::new();
+        let none = StreamDeadline::new(&metadata, start, None);
+        assert_eq!(none.request(later, None), None);
+        assert_eq!(none.request(later, Some(seconds(1))), Some(later + seconds(1)));
+        let default = StreamDeadline::new(&metadata, start, Some(seconds(9)));
+        assert_eq!(default.request(later, None), Some(later + seconds(9)));
+        assert_eq!(default.request(later, Some(seconds(20))), Some(later + seconds(20)));
+        metadata.insert("grpc-timeout", "70S".parse().unwrap());
+        let stated = StreamDeadline::new(&metadata, start, Some(seconds(2)));
+        assert_eq!(stated.request(later, None), Some(start + seconds(70)));
+        assert_eq!(stated.request(later, Some(seconds(1))), Some(later + seconds(1)));
+        assert_eq!(stated.request(later, Some(seconds(20))), Some(start + seconds(70)));
     }
 
     #[test]

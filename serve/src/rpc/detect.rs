@@ -11,7 +11,7 @@ use futures_util::stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::deadline::deadline;
+use super::deadline::{StreamDeadline, deadline};
 use super::status::{to_message, to_status};
 use super::stream as answers;
 use super::{convert, models};
@@ -137,7 +137,7 @@ impl DetectService for DetectRpc {
         &self,
         request: Request<Streaming<wire::DetectStreamRequest>>,
     ) -> Result<Response<Self::DetectStreamStream>, Status> {
-        let deadline = self.deadline(&request);
+        let deadline = StreamDeadline::new(request.metadata(), Instant::now(), self.limits.default_deadline);
         let rpc = self.clone();
         let answers = answers::answer(
             Arc::clone(&self.lifecycle),

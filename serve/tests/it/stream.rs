@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use detectd::config::Config;
 use detectd_proto::detect::v1 as wire;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
@@ -46,7 +47,7 @@ async fn every_request_is_answered_under_its_id_and_errors_do_not_end_the_stream
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_more_is_read_while_too_many_are_unanswered() {
-    let configure = |config: &mut detectd::config::Config| {
+    let configure = |config: &mut Config| {
         config.server.max_stream_requests = NonZeroUsize::new(3).unwrap();
     };
     let daemon = Daemon::start(Setup { configure, ..Setup::default() }).await;
@@ -84,9 +85,19 @@ async fn a_request_of_a_stream_has_its_own_timeout() {
     daemon.nothing_pending().await;
 }
 
+fn ten_at_once(config: &mut Config) {
+    config.server.max_stream_requests = NonZeroUsize::new(10).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_whose_caller_is_gone_leaves_nothing_behind() {
-    let daemon = Daemon::start(Setup::default()).await;
+    leaves_nothing_behind(Setup::default()).await;
+    // No place for another request: the stream is not being read.
+    leaves_nothing_behind(Setup { configure: ten_at_once, ..Setup::default() }).await;
+}
+
+async fn leaves_nothing_behind(setup: Setup) {
+    let daemon = Daemon::start(setup).await;
     let hold = daemon.control.hold();
     let (sender, requests) = mpsc::channel(100);
     for id in 0..10 {
@@ -99,5 +110,30 @@ async fn a_stream_whose_caller_is_gone_leaves_nothing_behind() {
     drop(client);
     drop(sender);
     daemon.nothing_pending().await;
+    drop(hold);
+}
+
+/// Sends a request, waits for its answer, and after longer than the default deadline does so again. The engine is held
+/// for the third, which has to be told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_default_deadline_counts_for_each_request() {
+    let configure = |config: &mut Config| config.server.default_deadline = Some(Duration::from_secs(1));
+    let daemon = Daemon::start(Setup { configure, ..Setup::default() }).await;
+    let (sender, requests) = mpsc::channel(1);
+    let mut client = daemon.client().await;
+    let mut answers = client.detect_stream(ReceiverStream::new(requests)).await.unwrap().into_inner();
+    let mut ask = async |id| {
+        sender.send(numbered(id, good(1))).await.unwrap();
+        answers.next().await.unwrap().unwrap().result.unwrap()
+    };
+    for id in [1, 2] {
+        let answer = ask(id).await;
+        assert!(matches!(answer, wire::detect_stream_response::Result::Response(_)), "{answer:?}");
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+    }
+    let hold = daemon.control.hold();
+    let answer = ask(3).await;
+    let wire::detect_stream_response::Result::Error(error) = answer else { panic!("{answer:?}") };
+    assert_eq!(Code::from(error.code), Code::DeadlineExceeded);
     drop(hold);
 }

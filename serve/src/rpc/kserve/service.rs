@@ -15,7 +15,7 @@ use crate::lifecycle::Lifecycle;
 use crate::logging::LogControl;
 use crate::repository::{ModelVersion, Repository};
 use crate::rpc::RpcLimits;
-use crate::rpc::deadline::deadline;
+use crate::rpc::deadline::{StreamDeadline, deadline};
 use crate::rpc::status::to_status;
 use crate::rpc::stream::answer;
 
@@ -105,7 +105,7 @@ impl GrpcInferenceService for KserveRpc {
         &self,
         request: Request<Streaming<wire::ModelInferRequest>>,
     ) -> Answer<Self::ModelStreamInferStream> {
-        let deadline = self.deadline(&request);
+        let deadline = StreamDeadline::new(request.metadata(), Instant::now(), self.limits.default_deadline);
         let inference = self.inference.clone();
         let answers = answer(
             Arc::clone(&self.lifecycle),

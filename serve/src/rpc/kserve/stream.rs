@@ -8,14 +8,16 @@ use detectd_proto::inference::infer_parameter::ParameterChoice;
 
 use super::infer::Inference;
 use crate::client::code_name;
+use crate::rpc::deadline::StreamDeadline;
 use crate::rpc::status::{code, to_status};
 
 /// Answers a request; an error is a message beside the request's id.
 pub async fn infer(
     inference: Inference,
     request: wire::ModelInferRequest,
-    deadline: Option<Instant>,
+    deadline: StreamDeadline,
 ) -> wire::ModelStreamInferResponse {
+    let deadline = deadline.request(Instant::now(), None);
     let id = request.id.clone();
     // Every request has one answer, which clients of models with several wait for.
     let last = wire::InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
