@@ -1,9 +1,11 @@
-//! The first thing that a call meets: the limit on calls at once, before any of its body is read.
+//! The first thing that a call meets: the limit on calls at once, before any of its body is read, and the terms on which
+//! its body is read.
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use detectd_proto::detect::v1::detect_service_server::DetectServiceServer;
 use detectd_proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
@@ -14,9 +16,12 @@ use tonic::server::NamedService as _;
 use tonic::service::Routes;
 use tower::Service;
 
+use super::body::{Arriving, Budget, Terms};
+use super::deadline::deadline_in;
 use super::detect::DetectRpc;
 use super::kserve::KserveRpc;
 use super::status::to_status;
+use crate::config::ServerConfig;
 use crate::lifecycle::Lifecycle;
 
 type Future = Pin<Box<dyn std::future::Future<Output = Result<Response<Body>, Infallible>> + Send>>;
@@ -24,15 +29,25 @@ type Future = Pin<Box<dyn std::future::Future<Output = Result<Response<Body>, In
 /// The calls of the KServe service that bring work. Its others say how the server is, and always answer.
 const LIMITED: [&str; 4] = ["ModelInfer", "ModelStreamInfer", "RepositoryModelLoad", "RepositoryModelUnload"];
 
+/// The calls whose requests are streams: they may pause for as long as they like.
+const STREAMS: [&str; 3] = ["DetectStream", "ModelStreamInfer", "ServerReflectionInfo"];
+
+/// The longest pause between two pieces of the request of any other call. It bounds how long a caller that states no
+/// deadline and sends nothing keeps its place.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+
 /// Sends a call to its service. Calls of the detection service, and those of the KServe service that bring work, are
-/// limited; health and reflection always answer.
+/// limited in number; health and reflection always answer. The bodies of all are bounded in time and bytes.
 #[derive(Clone)]
 pub struct Admission {
     detect: DetectServiceServer<DetectRpc>,
     kserve: GrpcInferenceServiceServer<KserveRpc>,
     others: Routes,
     lifecycle: Arc<Lifecycle>,
+    budget: Budget,
     limit: usize,
+    max_message_bytes: usize,
+    default_deadline: Option<Duration>,
 }
 
 impl Admission {
@@ -41,9 +56,18 @@ impl Admission {
         kserve: GrpcInferenceServiceServer<KserveRpc>,
         others: Routes,
         lifecycle: Arc<Lifecycle>,
-        limit: usize,
+        config: &ServerConfig,
     ) -> Self {
-        Self { detect, kserve, others, lifecycle, limit }
+        Self {
+            detect,
+            kserve,
+            others,
+            lifecycle,
+            budget: Budget::new(config.max_bytes_in_flight),
+            limit: config.max_concurrent_requests.get(),
+            max_message_bytes: config.max_message_bytes,
+            default_deadline: config.default_deadline,
+        }
     }
 }
 
@@ -60,25 +84,35 @@ impl Service<Request<Incoming>> for Admission {
     fn call(&mut self, request: Request<Incoming>) -> Future {
         let (service, method) = request.uri().path().trim_start_matches('/').split_once('/').unwrap_or_default();
         let is_kserve = service == GrpcInferenceServiceServer::<KserveRpc>::NAME;
-        if is_kserve && !LIMITED.contains(&method) {
-            return self.kserve.call(request);
-        }
-        if !is_kserve && service != DetectServiceServer::<DetectRpc>::NAME {
-            return Box::pin(self.others.call(request));
-        }
-        match self.lifecycle.enter(self.limit) {
-            Ok(entered) => {
-                let answer = if is_kserve { self.kserve.call(request) } else { self.detect.call(request) };
-                Box::pin(async move {
-                    let answer = answer.await;
-                    drop(entered);
-                    answer
-                })
-            }
+        let is_detect = service == DetectServiceServer::<DetectRpc>::NAME;
+        let brings_work = is_detect || (is_kserve && LIMITED.contains(&method));
+        let entered = match brings_work.then(|| self.lifecycle.enter(self.limit)).transpose() {
+            Ok(entered) => entered,
             Err(error) => {
                 let response = to_status(&error, "").into_http();
-                Box::pin(std::future::ready(Ok(response)))
+                return Box::pin(std::future::ready(Ok(response)));
             }
-        }
+        };
+        let default_deadline = self.default_deadline.filter(|_| brings_work);
+        let terms = Terms {
+            deadline: deadline_in(request.headers(), Instant::now(), default_deadline),
+            max_pause: (!STREAMS.contains(&method)).then_some(MAX_PAUSE),
+            max_message_bytes: self.max_message_bytes,
+            budget: self.budget.clone(),
+        };
+        let request = request.map(|body| Arriving::new(body, terms));
+        let held = request.body().held();
+        let answer: Future = if is_kserve {
+            self.kserve.call(request)
+        } else if is_detect {
+            self.detect.call(request)
+        } else {
+            Box::pin(self.others.call(request))
+        };
+        Box::pin(async move {
+            let answer = answer.await;
+            drop((entered, held));
+            answer
+        })
     }
 }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod admission;
+mod body;
 mod connection;
 pub mod convert;
 mod deadline;
@@ -74,6 +75,5 @@ pub fn services(
             .add_service(builder().build_v1().map_err(reflection)?)
             .add_service(builder().build_v1alpha().map_err(reflection)?);
     }
-    let limit = config.max_concurrent_requests.get();
-    Ok((Admission::new(detect, kserve, others.prepare(), lifecycle, limit), reporter))
+    Ok((Admission::new(detect, kserve, others.prepare(), lifecycle, config), reporter))
 }
