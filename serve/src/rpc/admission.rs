@@ -14,15 +14,18 @@ use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
 use tonic::server::NamedService as _;
 use tonic::service::Routes;
+use tonic::{Code, Status};
 use tower::Service;
+use tracing::debug;
 
-use super::body::{Arriving, Budget, Terms};
+use super::body::{Arriving, Budget, Terms, too_large};
 use super::deadline::deadline_in;
 use super::detect::DetectRpc;
 use super::kserve::KserveRpc;
-use super::status::to_status;
+use super::status::{cause, to_status};
 use crate::config::ServerConfig;
 use crate::lifecycle::Lifecycle;
+use crate::metrics::Metrics;
 
 type Future = Pin<Box<dyn std::future::Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
@@ -44,6 +47,7 @@ pub struct Admission {
     kserve: GrpcInferenceServiceServer<KserveRpc>,
     others: Routes,
     lifecycle: Arc<Lifecycle>,
+    metrics: Metrics,
     budget: Budget,
     limit: usize,
     max_message_bytes: usize,
@@ -57,12 +61,14 @@ impl Admission {
         others: Routes,
         lifecycle: Arc<Lifecycle>,
         config: &ServerConfig,
+        metrics: Metrics,
     ) -> Self {
         Self {
             detect,
             kserve,
             others,
             lifecycle,
+            metrics,
             budget: Budget::new(config.max_bytes_in_flight),
             limit: config.max_concurrent_requests.get(),
             max_message_bytes: config.max_message_bytes,
@@ -89,6 +95,7 @@ impl Service<Request<Incoming>> for Admission {
         let entered = match brings_work.then(|| self.lifecycle.enter(self.limit)).transpose() {
             Ok(entered) => entered,
             Err(error) => {
+                self.metrics.rejected(error.code);
                 let response = to_status(&error, "").into_http();
                 return Box::pin(std::future::ready(Ok(response)));
             }
@@ -109,10 +116,34 @@ impl Service<Request<Incoming>> for Admission {
         } else {
             Box::pin(self.others.call(request))
         };
+        let (metrics, max_message_bytes) = (self.metrics.clone(), self.max_message_bytes);
         Box::pin(async move {
-            let answer = answer.await;
+            let answer = answer.await?;
             drop((entered, held));
-            answer
+            Ok(if brings_work { settled(answer, &metrics, max_message_bytes) } else { answer })
         })
+    }
+}
+
+/// An answer whose refusals are counted once, and name the limit where tonic's own do not.
+fn settled(answer: Response<Body>, metrics: &Metrics, max_message_bytes: usize) -> Response<Body> {
+    let Some(status) = answer.extensions().get::<Status>() else { return answer };
+    match cause(status) {
+        Some(error) if error.counted => answer,
+        Some(error) => {
+            metrics.rejected(error.code);
+            answer
+        }
+        // The only limit that tonic finds exceeded by itself: that of a message once it is decompressed.
+        None if matches!(status.code(), Code::ResourceExhausted | Code::OutOfRange) => {
+            let error = too_large(max_message_bytes, "more when it is decompressed");
+            metrics.rejected(error.code);
+            to_status(&error, "").into_http()
+        }
+        None => {
+            debug!(code = ?status.code(), reason = status.message(), "a request was refused");
+            metrics.rejected(status.code());
+            answer
+        }
     }
 }

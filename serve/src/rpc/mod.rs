@@ -50,6 +50,7 @@ pub fn services(
     let mut detect = DetectServiceServer::new(detect)
         .max_decoding_message_size(config.max_message_bytes)
         .max_encoding_message_size(config.max_message_bytes);
+    let metrics = kserve.metrics().clone();
     let mut kserve = GrpcInferenceServiceServer::new(kserve)
         .max_decoding_message_size(config.max_message_bytes)
         .max_encoding_message_size(config.max_message_bytes);
@@ -75,5 +76,5 @@ pub fn services(
             .add_service(builder().build_v1().map_err(reflection)?)
             .add_service(builder().build_v1alpha().map_err(reflection)?);
     }
-    Ok((Admission::new(detect, kserve, others.prepare(), lifecycle, config), reporter))
+    Ok((Admission::new(detect, kserve, others.prepare(), lifecycle, config, metrics), reporter))
 }
