@@ -1,12 +1,15 @@
 //! Decoding and resizing, on threads of their own: none of it on the async runtime.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::error::Error;
 
-/// A fixed set of threads for CPU work. Every job holds a place in a bounded queue, which bounds the jobs.
+/// A fixed set of threads for CPU work. Every job that is waited for holds a place in a bounded queue, which bounds the
+/// jobs. One that nobody waits for any more drops its work at once; an empty shell of it stays in line until its turn.
 pub struct CpuPool {
     pool: rayon::ThreadPool,
 }
@@ -25,7 +28,8 @@ impl CpuPool {
             .map_err(|error| Error::unavailable(format!("no threads for decoding: {error}")))
     }
 
-    /// Runs `work`, in turn. When the caller stops waiting before its turn has come, it is not run at all.
+    /// Runs `work`, in turn. When the caller stops waiting before its turn has come, it is not run at all, and
+    /// what it holds is dropped there and then.
     ///
     /// # Errors
     /// What `work` answers; [`crate::error::ErrorCode::Internal`] when it panics.
@@ -34,21 +38,33 @@ impl CpuPool {
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
+        let job = Job(Arc::new(Mutex::new(Some(work))));
+        let turn = Arc::clone(&job.0);
         self.pool.spawn_fifo(move || {
-            if reply.is_closed() {
-                return;
-            }
+            let Some(work) = turn.lock().take() else { return };
             let result = catch_unwind(AssertUnwindSafe(work))
                 .unwrap_or_else(|_| Err(Error::internal("preparing the image panicked")));
             let _ = reply.send(result);
         });
-        answer.await.unwrap_or_else(|_| Err(Error::internal("preparing the image ended without an answer")))
+        let result = answer.await;
+        drop(job);
+        result.unwrap_or_else(|_| Err(Error::internal("preparing the image ended without an answer")))
+    }
+}
+
+/// The waiting side's hold of work whose turn has not come. Dropped, it takes the work back.
+struct Job<F>(Arc<Mutex<Option<F>>>);
+
+impl<F> Drop for Job<F> {
+    fn drop(&mut self) {
+        // Out of the lock first: dropping an image's bytes must not hold up the thread whose turn it is.
+        let work = self.0.lock().take();
+        drop(work);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc::sync_channel;
 
@@ -64,7 +80,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn abandoned_work_is_not_run() {
+    async fn abandoned_work_is_dropped_at_once_and_not_run() {
         let pool = Arc::new(CpuPool::new(1).unwrap());
         let (release, blocked) = sync_channel::<()>(1);
         let runs = Arc::new(AtomicUsize::new(0));
@@ -73,13 +89,16 @@ mod tests {
             tokio::spawn(async move { pool.run(move || Ok(blocked.recv().is_ok())).await })
         };
         tokio::task::yield_now().await;
-        let counted = Arc::clone(&runs);
+        let (counted, bytes) = (Arc::clone(&runs), Arc::new(vec![0_u8; 1000]));
+        let held = Arc::clone(&bytes);
         let abandoned = pool.run(move || {
+            drop(held);
             counted.fetch_add(1, Ordering::SeqCst);
             Ok(())
         });
         let waited = tokio::time::timeout(std::time::Duration::from_millis(20), abandoned).await;
         assert!(waited.is_err(), "the only thread is busy");
+        assert_eq!(Arc::strong_count(&bytes), 1, "what the work held is gone before the thread is free");
         release.send(()).unwrap();
         assert_eq!(busy.await.unwrap(), Ok(true));
         assert_eq!(pool.run(|| Ok(())).await, Ok(()));

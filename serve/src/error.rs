@@ -33,13 +33,15 @@ pub struct Error {
     pub message: String,
     /// After which time a retry may succeed.
     pub retry_after: Option<Duration>,
+    /// Whether a metric counts the request already.
+    pub counted: bool,
 }
 
 impl Error {
     /// A failure without a hint when to retry.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after: None }
+        Self { code, message: message.into(), retry_after: None, counted: false }
     }
 
     /// The request cannot be served as it is.
@@ -63,7 +65,7 @@ impl Error {
     /// A bounded queue or a limit is full; `retry_after` tells when there may be room.
     #[must_use]
     pub fn exhausted(message: impl Into<String>, retry_after: Duration) -> Self {
-        Self { code: ErrorCode::ResourceExhausted, message: message.into(), retry_after: Some(retry_after) }
+        Self { retry_after: Some(retry_after), ..Self::new(ErrorCode::ResourceExhausted, message) }
     }
 
     /// The sender's deadline passed at `stage`.
@@ -82,6 +84,13 @@ impl Error {
     #[must_use]
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::Internal, message)
+    }
+
+    /// The same failure of a request that a metric counts.
+    #[must_use]
+    pub fn counted(mut self) -> Self {
+        self.counted = true;
+        self
     }
 
     /// The same failure with `context` before its message.

@@ -130,13 +130,25 @@ impl Pipeline {
         &self.limits
     }
 
+    /// What the requests are counted by.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Counts a request that reaches no model version.
+    fn reject(&self, error: Error) -> Error {
+        self.metrics.rejected(error.code);
+        error.counted()
+    }
+
     /// Finds the objects in one image.
     ///
     /// # Errors
     /// See [`crate::error::ErrorCode`]; the message names what was wrong.
     pub async fn detect(self: &Arc<Self>, job: DetectJob) -> Result<Answer, Error> {
-        self.lifecycle.admit()?;
-        let pick = self.repository.pick(&job.model, job.version, &job.rollout_key)?;
+        let pick = || self.repository.pick(&job.model, job.version, &job.rollout_key);
+        let pick = self.lifecycle.admit().and_then(|()| pick()).map_err(|error| self.reject(error))?;
         self.detect_on(pick, job).await
     }
 
@@ -175,7 +187,7 @@ impl Pipeline {
             Ok(done) => Ok(done.finish(Arc::clone(version), request)),
             Err(error) => {
                 request.failed(&error);
-                Err(error)
+                Err(error.counted())
             }
         }
     }

@@ -50,6 +50,8 @@ pub struct ServerConfig {
     pub reflection: bool,
     /// The largest gRPC message, in bytes, in both directions.
     pub max_message_bytes: usize,
+    /// Bytes of the messages of all calls in work; more are answered RESOURCE_EXHAUSTED.
+    pub max_bytes_in_flight: usize,
     /// Requests in work in the whole server; more are answered RESOURCE_EXHAUSTED.
     pub max_concurrent_requests: NonZeroUsize,
     /// HTTP/2 streams of one connection.

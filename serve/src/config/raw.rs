@@ -31,6 +31,9 @@ pub(super) struct RawServer {
     pub(super) reflection: bool,
     /// The largest gRPC message, in both directions.
     pub(super) max_message_bytes: u64,
+    /// Bytes of the messages of all calls in work, as they come over the wire, of those of a stream until they are taken;
+    /// more are answered RESOURCE_EXHAUSTED. At least the largest message.
+    pub(super) max_bytes_in_flight: u64,
     /// Requests in work in the whole server; more are answered RESOURCE_EXHAUSTED.
     pub(super) max_concurrent_requests: u64,
     /// HTTP/2 streams of one connection.
@@ -45,7 +48,8 @@ pub(super) struct RawServer {
     pub(super) max_connection_age_ms: u64,
     /// Compressions that are accepted, and used in answers to clients that take them: "gzip", "zstd".
     pub(super) compression: Vec<String>,
-    /// The deadline of requests that bring none; 0: none.
+    /// The deadline of requests that bring none; 0: none. A request that is no stream and of which nothing comes for 30
+    /// seconds is answered DEADLINE_EXCEEDED in any case.
     pub(super) default_deadline_ms: u64,
     /// Clients of the KServe protocol on this host may pass tensors in POSIX shared memory. Turn it on only where every
     /// client may read and write all of this server's user's shared memory.
@@ -113,6 +117,7 @@ impl Default for RawServer {
             shutdown_delay_ms: 0,
             reflection: true,
             max_message_bytes: 64 << 20,
+            max_bytes_in_flight: 1 << 30,
             max_concurrent_requests: 1024,
             max_concurrent_streams: 256,
             max_stream_requests: 64,

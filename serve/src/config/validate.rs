@@ -81,6 +81,13 @@ fn server(raw: &RawConfig, check: &mut Check<'_>) -> ServerConfig {
         reflection: raw.reflection,
         // HTTP/2 frames and protobuf lengths end at 2 GiB.
         max_message_bytes: check.range("server.max_message_bytes", raw.max_message_bytes, 1024, (1 << 31) - 1) as usize,
+        // A message that can never have room would be told to come again.
+        max_bytes_in_flight: check.range(
+            "server.max_bytes_in_flight",
+            raw.max_bytes_in_flight,
+            raw.max_message_bytes.clamp(1024, (1 << 31) - 1),
+            1 << 40,
+        ) as usize,
         max_concurrent_requests: check.count("server.max_concurrent_requests", raw.max_concurrent_requests, 1 << 20),
         max_concurrent_streams: {
             let streams = check.range("server.max_concurrent_streams", raw.max_concurrent_streams, 1, 1 << 20);

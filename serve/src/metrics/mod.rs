@@ -29,6 +29,7 @@ pub struct Metrics {
     registry: Registry,
     success: IntCounterVec,
     failure: IntCounterVec,
+    rejected: IntCounterVec,
     images: IntCounterVec,
     executions: IntCounterVec,
     request_us: IntCounterVec,
@@ -72,6 +73,11 @@ impl Metrics {
                 "nv_inference_request_failure",
                 "Requests answered with an error, by reason.",
                 &["model", "version", "reason"],
+            )?,
+            rejected: make.counter(
+                "detectd_rejected_requests_total",
+                "Requests answered with an error before any model version counted them, by gRPC code.",
+                &["code"],
             )?,
             images: version("nv_inference_count", "Images, or rows of tensors, executed.")?,
             executions: version("nv_inference_exec_count", "Executions; each holds one image or row, or more.")?,
@@ -183,6 +189,11 @@ impl Metrics {
     /// An image that could not be decoded.
     pub fn decode_error(&self, format: &str) {
         self.decode_errors.with_label_values(&[format]).inc();
+    }
+
+    /// A request that was answered with an error and that no model version counts.
+    pub fn rejected(&self, code: impl std::fmt::Debug) {
+        self.rejected.with_label_values(&[format!("{code:?}")]).inc();
     }
 
     /// A version of `model` came into service or did not.

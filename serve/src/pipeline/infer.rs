@@ -45,8 +45,8 @@ impl Pipeline {
     /// # Errors
     /// See [`crate::error::ErrorCode`]; the message names what was wrong.
     pub async fn infer(&self, job: TensorJob) -> Result<TensorAnswer, Error> {
-        self.lifecycle.admit()?;
-        let version = self.repository.get(&job.model, job.version)?;
+        let version = || self.repository.get(&job.model, job.version);
+        let version = self.lifecycle.admit().and_then(|()| version()).map_err(|error| self.reject(error))?;
         let request = version.metrics().arrived();
         match before(job.deadline, run(&version, job, request.since())).await {
             Ok((outputs, times, batch_size)) => {
@@ -55,7 +55,7 @@ impl Pipeline {
             }
             Err(error) => {
                 request.failed(&error);
-                Err(error)
+                Err(error.counted())
             }
         }
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use detectd_proto::detect::v1 as wire;
 use detectd_vision::{DetectOptions, MatrixKernel, Nms, RawLayout, SoftKernel};
 
+use super::status::log_answer;
 use crate::batch::Priority;
 use crate::error::Error;
 use crate::options::{RequestedNms, RequestedOptions, SoftKernelName};
@@ -143,6 +144,7 @@ fn kernel(value: i32) -> Result<Option<bool>, Error> {
 /// The answer for one image.
 #[must_use]
 pub fn response(answer: &Answer, request_id: String) -> wire::DetectResponse {
+    log_answer(&request_id);
     let labels = answer.version.labels();
     let detections = answer.detections.iter().map(|detection| wire::Detection {
         r#box: Some(wire::BoundingBox {

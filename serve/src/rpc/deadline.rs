@@ -2,11 +2,17 @@
 
 use std::time::{Duration, Instant};
 
+use tonic::codegen::http::HeaderMap;
 use tonic::metadata::MetadataMap;
 
 /// When the answer is of no use any more: after the caller's timeout, or after `default` if there is none.
 pub fn deadline(metadata: &MetadataMap, now: Instant, default: Option<Duration>) -> Option<Instant> {
-    let stated = metadata.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(parse);
+    deadline_in(metadata.as_ref(), now, default)
+}
+
+/// The same from the headers of a call.
+pub fn deadline_in(headers: &HeaderMap, now: Instant, default: Option<Duration>) -> Option<Instant> {
+    let stated = headers.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(parse);
     // A timeout beyond what a clock can hold is none.
     stated.or(default).and_then(|timeout| now.checked_add(timeout))
 }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod admission;
+mod body;
 mod connection;
 pub mod convert;
 mod deadline;
@@ -49,6 +50,7 @@ pub fn services(
     let mut detect = DetectServiceServer::new(detect)
         .max_decoding_message_size(config.max_message_bytes)
         .max_encoding_message_size(config.max_message_bytes);
+    let metrics = kserve.metrics().clone();
     let mut kserve = GrpcInferenceServiceServer::new(kserve)
         .max_decoding_message_size(config.max_message_bytes)
         .max_encoding_message_size(config.max_message_bytes);
@@ -74,6 +76,5 @@ pub fn services(
             .add_service(builder().build_v1().map_err(reflection)?)
             .add_service(builder().build_v1alpha().map_err(reflection)?);
     }
-    let limit = config.max_concurrent_requests.get();
-    Ok((Admission::new(detect, kserve, others.prepare(), lifecycle, limit), reporter))
+    Ok((Admission::new(detect, kserve, others.prepare(), lifecycle, config, metrics), reporter))
 }

@@ -1,9 +1,20 @@
 //! What is too much is refused at once, and harms nobody else.
 
+use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::num::NonZeroUsize;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use detectd_proto::detect::v1 as wire;
+use hyper::body::{Body, Frame};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use tokio::task::JoinHandle;
+use tonic::codec::CompressionEncoding;
+use tonic::codegen::http::{self, HeaderMap};
 use tonic::{Code, Request};
 
 use crate::support::{Daemon, Setup, encoded, eventually, good, png, request};
@@ -82,6 +93,7 @@ async fn calls_beyond_the_servers_limit_are_refused() {
     let status = daemon.client().await.detect(request(good(1))).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert!(status.metadata().contains_key("retry-after-ms"));
+    assert_eq!(daemon.metric("detectd_rejected_requests_total", &["\"ResourceExhausted\""]).await, 1.0);
     drop(hold);
     for call in calls {
         call.await.unwrap().unwrap();
@@ -125,12 +137,118 @@ async fn images_that_cannot_be_used_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_that_is_too_large_is_refused() {
+async fn a_message_that_is_too_large_is_refused_and_the_limit_named() {
     let configure = |config: &mut detectd::config::Config| config.server.max_message_bytes = 10_000;
     let daemon = Daemon::start(Setup { configure, ..Setup::default() }).await;
     let mut client = daemon.client().await;
     let large = wire::DetectRequest { image: Some(encoded(vec![0; 20_000])), ..wire::DetectRequest::default() };
-    let status = client.detect(large).await.unwrap_err();
-    assert!(matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted), "{status:?}");
+    let plain = client.detect(large.clone()).await.unwrap_err();
+    assert!(plain.message().contains("got 2000"), "{plain:?}");
+    let compressed = client.clone().send_compressed(CompressionEncoding::Gzip).detect(large.clone()).await.unwrap_err();
+    let element = wire::DetectStreamRequest { request: Some(large), ..wire::DetectStreamRequest::default() };
+    let mut answers = client.detect_stream(tokio_stream::iter([element])).await.unwrap().into_inner();
+    let in_stream = answers.message().await.unwrap_err();
+    for status in [plain, compressed, in_stream] {
+        assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+        assert!(status.message().contains("at most 10000 bytes, server.max_message_bytes"), "{status:?}");
+    }
     client.detect(request(good(1))).await.expect("others are served");
+}
+
+/// A body that gives its pieces and never ends.
+struct Unfinished(VecDeque<Bytes>);
+
+impl Body for Unfinished {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.pop_front().map_or(Poll::Pending, |piece| Poll::Ready(Some(Ok(Frame::data(piece)))))
+    }
+}
+
+/// Begins a Detect call and never ends it; gives the headers of the answer.
+fn begin(daemon: &Daemon, timeout: Option<&str>, piece: &[u8]) -> JoinHandle<HeaderMap> {
+    let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+    let mut call = http::Request::post(format!("http://{}/detect.v1.DetectService/Detect", daemon.grpc))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers");
+    if let Some(timeout) = timeout {
+        call = call.header("grpc-timeout", timeout);
+    }
+    let call = call.body(Unfinished(VecDeque::from([Bytes::copy_from_slice(piece)]))).unwrap();
+    tokio::spawn(async move { client.request(call).await.unwrap().headers().clone() })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_never_send_their_message_lose_their_places_at_their_deadline() {
+    let configure = |config: &mut detectd::config::Config| {
+        config.server.max_concurrent_requests = NonZeroUsize::new(2).unwrap();
+        config.server.default_deadline = Some(Duration::from_millis(300));
+    };
+    let daemon = Daemon::start(Setup { configure, ..Setup::default() }).await;
+    let calls = [begin(&daemon, Some("100m"), b""), begin(&daemon, None, b"\0\0")];
+    for call in calls {
+        let headers = call.await.unwrap();
+        assert_eq!(headers["grpc-status"], "4", "DEADLINE_EXCEEDED: {headers:?}");
+    }
+    let mut patient = Request::new(request(good(1)));
+    patient.set_timeout(Duration::from_secs(60));
+    daemon.client().await.detect(patient).await.expect("there is room again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unfinished_messages_are_bounded_over_the_whole_server() {
+    let configure = |config: &mut detectd::config::Config| config.server.max_bytes_in_flight = 10_000;
+    let daemon = Daemon::start(Setup { configure, ..Setup::default() }).await;
+    let mut client = daemon.client().await;
+    let raw = wire::RawImage { data: vec![0; 7500].into(), width: 50, height: 50, ..wire::RawImage::default() };
+    let image = Some(wire::Image { source: Some(wire::image::Source::Raw(raw)) });
+    let large = wire::DetectRequest { image, ..wire::DetectRequest::default() };
+    client.detect(large.clone()).await.expect("alone, it has room");
+    let prefix = [0, 0, 0, 100, 0];
+    let unfinished = begin(&daemon, None, &[prefix.as_slice(), &[0; 5000]].concat());
+    eventually("the unfinished message is counted", || async {
+        match client.clone().detect(large.clone()).await {
+            Ok(_) => false,
+            Err(status) => {
+                assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+                assert!(status.message().contains("server.max_bytes_in_flight"), "{status:?}");
+                assert!(status.metadata().contains_key("retry-after-ms"));
+                true
+            }
+        }
+    })
+    .await;
+    client.detect(request(good(1))).await.expect("what is small has room");
+    unfinished.abort();
+    eventually("there is room again", || async { client.clone().detect(large.clone()).await.is_ok() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_reaches_no_version_is_counted_once() {
+    let configure = |config: &mut detectd::config::Config| config.server.max_message_bytes = 10_000;
+    let daemon = Daemon::start(Setup { configure, ..Setup::default() }).await;
+    let mut client = daemon.client().await;
+    let unusable = [
+        wire::DetectRequest { priority: 9, ..request(good(1)) },
+        wire::DetectRequest { image: None, ..request(good(1)) },
+        wire::DetectRequest { request_id: "x".repeat(200), ..request(good(1)) },
+        wire::DetectRequest { image: Some(encoded(vec![0; 20_000])), ..request(good(1)) },
+    ];
+    for request in unusable {
+        client.detect(request).await.unwrap_err();
+    }
+    let unknown = wire::DetectRequest { model: "nobody".into(), ..request(good(1)) };
+    client.detect(unknown.clone()).await.unwrap_err();
+    let element = wire::DetectStreamRequest { request: Some(unknown), ..wire::DetectStreamRequest::default() };
+    let mut answers = client.detect_stream(tokio_stream::iter([element])).await.unwrap().into_inner();
+    assert!(answers.message().await.unwrap().is_some());
+    // This one reaches a version, which counts it.
+    let undecodable = wire::DetectRequest { image: Some(encoded(vec![1; 9])), ..request(good(1)) };
+    client.detect(undecodable).await.unwrap_err();
+    let rejected = async |code: &str| daemon.metric("detectd_rejected_requests_total", &[code]).await;
+    assert_eq!(rejected("\"InvalidArgument\"").await, 4.0);
+    assert_eq!(rejected("\"NotFound\"").await, 2.0);
+    assert_eq!(daemon.metric("nv_inference_request_failure", &["OTHER"]).await, 1.0);
 }

@@ -13,10 +13,11 @@ use super::{load, metadata, repository, settings, statistics, stream};
 use crate::error::Error;
 use crate::lifecycle::Lifecycle;
 use crate::logging::LogControl;
+use crate::metrics::Metrics;
 use crate::repository::{ModelVersion, Repository};
 use crate::rpc::RpcLimits;
 use crate::rpc::deadline::{StreamDeadline, deadline};
-use crate::rpc::status::to_status;
+use crate::rpc::status::{log_answer, to_status};
 use crate::rpc::stream::answer;
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -41,6 +42,11 @@ impl KserveRpc {
         log: Arc<OnceLock<LogControl>>,
     ) -> Self {
         Self { inference, lifecycle, limits, log }
+    }
+
+    /// What the requests are counted by.
+    pub(in crate::rpc) fn metrics(&self) -> &Metrics {
+        self.inference.pipeline().metrics()
     }
 
     fn repository(&self) -> &Arc<Repository> {
@@ -96,7 +102,7 @@ impl GrpcInferenceService for KserveRpc {
         let request = request.into_inner();
         let id = request.id.clone();
         let answer = self.inference.infer(request, deadline).await;
-        answer.map(Response::new).map_err(|error| to_status(&error, &id))
+        answer.inspect(|_| log_answer(&id)).map(Response::new).map_err(|error| to_status(&error, &id))
     }
 
     type ModelStreamInferStream = ReceiverStream<Result<wire::ModelStreamInferResponse, Status>>;

@@ -1,0 +1,326 @@
+//! A call's body as it arrives: in time, without long pauses, in messages that are not too large, and within the bytes
+//! that all calls together may hold.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
+
+use super::status::to_status;
+use crate::error::{Error, ErrorCode};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What a body must keep to.
+pub struct Terms {
+    /// The call's deadline.
+    pub deadline: Option<Instant>,
+    /// The longest time between two pieces; `None` for a stream, which may pause and has many messages.
+    pub max_pause: Option<Duration>,
+    /// The largest message.
+    pub max_message_bytes: usize,
+    /// Shared by all calls.
+    pub budget: Budget,
+}
+
+/// The bytes of message bodies that all calls together may hold.
+#[derive(Clone)]
+pub struct Budget {
+    room: Arc<Semaphore>,
+    limit: usize,
+}
+
+/// A call's part of the budget, given back when the last holder drops it. A stream gives back the bytes of each message
+/// when it is taken; other calls keep theirs until they are answered.
+pub type Held = Arc<Mutex<Option<OwnedSemaphorePermit>>>;
+
+/// A body that fails with a status when it breaks its terms.
+pub struct Arriving<B> {
+    body: B,
+    terms: Terms,
+    late: Option<Pin<Box<Sleep>>>,
+    framing: Framing,
+    held: Held,
+}
+
+impl Budget {
+    /// A budget of `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        let limit = limit.min(Semaphore::MAX_PERMITS);
+        Self { room: Arc::new(Semaphore::new(limit)), limit }
+    }
+
+    fn take(&self, bytes: usize, held: &Held) -> Result<(), Error> {
+        let full = || {
+            let limit = self.limit;
+            let message = format!(
+                "server.max_bytes_in_flight: the calls in work may hold {limit} bytes, no room for {bytes} more"
+            );
+            Error::exhausted(message, Duration::from_millis(100))
+        };
+        let count = u32::try_from(bytes).map_err(|_| full())?;
+        let taken = Arc::clone(&self.room).try_acquire_many_owned(count).map_err(|_| full())?;
+        let mut held = held.lock();
+        match held.as_mut() {
+            Some(held) => held.merge(taken),
+            None => *held = Some(taken),
+        }
+        Ok(())
+    }
+}
+
+impl<B> Arriving<B> {
+    /// `body` on `terms`.
+    pub fn new(body: B, terms: Terms) -> Self {
+        let late = next_limit(&terms).map(|limit| Box::pin(tokio::time::sleep_until(limit.into())));
+        Self { body, terms, late, framing: Framing::default(), held: Held::default() }
+    }
+
+    /// What the call holds of the budget.
+    pub fn held(&self) -> Held {
+        Arc::clone(&self.held)
+    }
+
+    fn is_stream(&self) -> bool {
+        self.terms.max_pause.is_none()
+    }
+
+    /// The reader of a stream asks for more only when it has taken every whole message.
+    fn release_taken(&self) {
+        if let Some(held) = self.held.lock().as_mut() {
+            let taken = held.num_permits().saturating_sub(self.framing.unfinished);
+            drop(held.split(taken));
+        }
+    }
+
+    fn arrived(&mut self, data: &[u8]) -> Result<(), Error> {
+        self.framing.read(data, self.terms.max_message_bytes, self.is_stream())?;
+        self.terms.budget.take(data.len(), &self.held)?;
+        if let (Some(late), Some(limit)) = (self.late.as_mut(), next_limit(&self.terms)) {
+            late.as_mut().reset(limit.into());
+        }
+        Ok(())
+    }
+
+    fn too_late(&self) -> Error {
+        match (self.terms.deadline, self.terms.max_pause) {
+            (Some(deadline), _) if deadline <= Instant::now() => Error::deadline("before the request had arrived"),
+            (_, pause) => {
+                let pause = pause.unwrap_or_default();
+                let message = format!("the request: expected its next piece within {pause:?}, none came");
+                Error::new(ErrorCode::DeadlineExceeded, message)
+            }
+        }
+    }
+}
+
+/// When the body is too late if nothing more comes.
+fn next_limit(terms: &Terms) -> Option<Instant> {
+    let pause = terms.max_pause.map(|pause| Instant::now() + pause);
+    match (terms.deadline, pause) {
+        (Some(deadline), Some(pause)) => Some(deadline.min(pause)),
+        (deadline, pause) => deadline.or(pause),
+    }
+}
+
+impl<B> Body for Arriving<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        if this.is_stream() {
+            this.release_taken();
+        }
+        let failed = |error: &Error| Poll::Ready(Some(Err(to_status(error, "").into())));
+        // Looked at first: a body that always has more must not outlive its deadline either.
+        if let Some(late) = this.late.as_mut()
+            && late.as_mut().poll(context).is_ready()
+        {
+            return failed(&this.too_late());
+        }
+        let frame = match std::task::ready!(Pin::new(&mut this.body).poll_frame(context)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+            None => return Poll::Ready(None),
+        };
+        match frame.data_ref().map_or(Ok(()), |data| this.arrived(data)) {
+            Ok(()) => Poll::Ready(Some(Ok(frame))),
+            Err(error) => failed(&error),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The flag and the length before each message, as gRPC frames them.
+const PREFIX: usize = 5;
+
+/// Where in gRPC's framing the body is.
+#[derive(Default)]
+struct Framing {
+    prefix: Vec<u8>,
+    /// Bytes of the message that are still to come, once its prefix is there.
+    missing: usize,
+    /// Bytes of the unfinished message that have come, prefix included.
+    unfinished: usize,
+    messages: usize,
+}
+
+impl Framing {
+    fn read(&mut self, mut data: &[u8], limit: usize, is_stream: bool) -> Result<(), Error> {
+        while !data.is_empty() {
+            if self.messages > 0 && !is_stream {
+                return Err(Error::invalid("the request: expected one message, got more"));
+            }
+            let missing = if self.prefix.len() < PREFIX { PREFIX - self.prefix.len() } else { self.missing };
+            let (now, rest) = data.split_at(missing.min(data.len()));
+            self.unfinished += now.len();
+            data = rest;
+            if self.prefix.len() < PREFIX {
+                self.prefix.extend_from_slice(now);
+                let &[_, a, b, c, d] = self.prefix.as_slice() else { continue };
+                self.missing = u32::from_be_bytes([a, b, c, d]) as usize;
+                if self.missing > limit {
+                    return Err(too_large(limit, &format!("{} bytes", self.missing)));
+                }
+            } else {
+                self.missing -= now.len();
+            }
+            if self.missing == 0 {
+                *self = Self { messages: self.messages + 1, ..Self::default() };
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A message beyond `limit`.
+pub fn too_large(limit: usize, came: &str) -> Error {
+    Error::invalid(format!("the message: expected at most {limit} bytes, server.max_message_bytes, got {came}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::future::poll_fn;
+
+    use tonic::{Code, Status};
+
+    use super::*;
+
+    /// Gives its pieces, then nothing for ever.
+    struct Pieces(VecDeque<Bytes>);
+
+    impl Body for Pieces {
+        type Data = Bytes;
+        type Error = BoxError;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            self.0.pop_front().map_or(Poll::Pending, |piece| Poll::Ready(Some(Ok(Frame::data(piece)))))
+        }
+    }
+
+    fn arriving(
+        pieces: &[&[u8]],
+        deadline: Option<Instant>,
+        pause: Option<Duration>,
+        budget: &Budget,
+    ) -> Arriving<Pieces> {
+        let pieces = pieces.iter().map(|piece| Bytes::copy_from_slice(piece)).collect();
+        let terms = Terms { deadline, max_pause: pause, max_message_bytes: 100, budget: budget.clone() };
+        Arriving::new(Pieces(pieces), terms)
+    }
+
+    /// The next piece's length, or the status that it failed with.
+    async fn next(body: &mut Arriving<Pieces>) -> Result<usize, Status> {
+        match poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await.expect("a frame") {
+            Ok(frame) => Ok(frame.into_data().expect("data").len()),
+            Err(error) => Err(*error.downcast::<Status>().expect("a status")),
+        }
+    }
+
+    fn message(length: u8) -> Vec<u8> {
+        [&[0, 0, 0, 0, length], vec![7; length.into()].as_slice()].concat()
+    }
+
+    const LONG: Option<Duration> = Some(Duration::from_secs(600));
+
+    #[tokio::test]
+    async fn a_deadline_and_a_pause_end_a_body_that_does_not_come() {
+        let budget = Budget::new(1000);
+        let soon = Instant::now() + Duration::from_millis(10);
+        for pause in [LONG, None] {
+            let status = next(&mut arriving(&[], Some(soon), pause, &budget)).await.unwrap_err();
+            assert_eq!(status.code(), Code::DeadlineExceeded);
+            assert!(status.message().contains("before the request had arrived"), "{}", status.message());
+        }
+        let mut paused = arriving(&[&message(9)[..3]], None, Some(Duration::from_millis(10)), &budget);
+        assert_eq!(next(&mut paused).await.unwrap(), 3);
+        let status = next(&mut paused).await.unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert!(status.message().contains("within 10ms"), "{}", status.message());
+    }
+
+    #[tokio::test]
+    async fn bytes_are_held_until_the_call_ends_and_refused_beyond_the_limit() {
+        let budget = Budget::new(100);
+        let mut first = arriving(&[&message(65)], None, LONG, &budget);
+        assert_eq!(next(&mut first).await.unwrap(), 70);
+        let held = first.held();
+        drop(first);
+        let status = next(&mut arriving(&[&message(26)], None, LONG, &budget)).await.unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert!(status.message().contains("server.max_bytes_in_flight"), "{}", status.message());
+        assert!(status.metadata().contains_key("retry-after-ms"));
+        drop(held);
+        assert_eq!(next(&mut arriving(&[&message(26)], None, LONG, &budget)).await.unwrap(), 31);
+        assert_eq!(budget.room.available_permits(), 100);
+    }
+
+    #[tokio::test]
+    async fn a_stream_gives_back_the_bytes_of_messages_that_were_taken() {
+        let budget = Budget::new(100);
+        let pieces = [message(20), [message(0), message(40)[..10].to_vec()].concat(), message(40)[10..].to_vec()];
+        let pieces: Vec<_> = pieces.iter().map(Vec::as_slice).collect();
+        let mut stream = arriving(&pieces, None, None, &budget);
+        for held in [25, 15, 45] {
+            next(&mut stream).await.unwrap();
+            assert_eq!(budget.room.available_permits(), 100 - held);
+        }
+        drop(stream);
+        assert_eq!(budget.room.available_permits(), 100);
+    }
+
+    #[tokio::test]
+    async fn messages_that_are_too_large_or_too_many_are_named() {
+        let budget = Budget::new(1000);
+        let large = message(101);
+        let mut body = arriving(&[&large[..2], &large[2..8]], None, None, &budget);
+        assert_eq!(next(&mut body).await.unwrap(), 2);
+        let status = next(&mut body).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        for part in ["at most 100 bytes", "server.max_message_bytes", "got 101 bytes"] {
+            assert!(status.message().contains(part), "{}", status.message());
+        }
+        let two = [message(1), message(1)].concat();
+        let status = next(&mut arriving(&[&two], None, LONG, &budget)).await.unwrap_err();
+        assert!(status.message().contains("expected one message"), "{}", status.message());
+    }
+}
