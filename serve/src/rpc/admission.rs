@@ -100,10 +100,12 @@ impl Service<Request<Incoming>> for Admission {
                 return Box::pin(std::future::ready(Ok(response)));
             }
         };
-        let default_deadline = self.default_deadline.filter(|_| brings_work);
+        let is_stream = STREAMS.contains(&method);
+        // For a stream it counts from each of its requests, which is not known here.
+        let default_deadline = self.default_deadline.filter(|_| brings_work && !is_stream);
         let terms = Terms {
             deadline: deadline_in(request.headers(), Instant::now(), default_deadline),
-            max_pause: (!STREAMS.contains(&method)).then_some(MAX_PAUSE),
+            max_pause: (!is_stream).then_some(MAX_PAUSE),
             max_message_bytes: self.max_message_bytes,
             budget: self.budget.clone(),
         };

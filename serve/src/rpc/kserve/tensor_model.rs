@@ -111,7 +111,7 @@ mod tests {
         let (a, b) = ([1.5f32, -2.0], [7i64, -1]);
         let a = input("a", Datatype::Fp32, a.iter().flat_map(|value| value.to_le_bytes()).collect());
         let b = input("b", Datatype::Int64, b.iter().flat_map(|value| value.to_le_bytes()).collect());
-        let tensors = inputs(vec![b.clone(), a.clone()], &spec()).unwrap();
+        let tensors = inputs(vec![b.clone(), a], &spec()).unwrap();
         assert_eq!(tensors[0].data(), &TensorData::Fp32(vec![1.5, -2.0]));
         assert_eq!(tensors[1].data(), &TensorData::Int64(vec![7, -1]));
         let back = outputs(&tensors[1..], &spec());
