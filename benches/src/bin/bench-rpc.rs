@@ -13,10 +13,6 @@ use detectd_proto::detect::v1 as wire;
 use prost::Message as _;
 use serde_json::json;
 
-/// The daemon's own allocator.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Compares the daemon on a model that does nothing with a bare tonic handler that reads the body and answers: request
 /// rates, latencies and processor time per request. The last line is one JSON object.
 #[derive(Parser)]

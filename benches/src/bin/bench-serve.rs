@@ -18,10 +18,6 @@ use detectd_vision::{DecodeLimits, Resizer, decode};
 use prost::Message as _;
 use serde_json::json;
 
-/// The daemon's own allocator.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Measures the daemon at saturation against the same engine in a bare loop over prepared inputs plus the measured cost
 /// of decoding and resizing, with the same instances and threads, in one run. The last line is one JSON object.
 #[derive(Parser)]

@@ -22,10 +22,6 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint};
 
-/// The daemon's own allocator.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Swaps the bundled detector for copies of itself, whose labels name their version, under an open-loop load at a share
 /// of what the daemon can do. Pairs of runs, without swaps and with them; watched folders and loads by name in turn. The
 /// last line is one JSON object.
