@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus::{
-    GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, exponential_buckets,
-    linear_buckets,
+    GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, PullingGauge, Registry,
+    exponential_buckets, linear_buckets,
 };
 
 use crate::repository::Figures;
@@ -194,6 +194,16 @@ impl Metrics {
     /// A request that was answered with an error and that no model version counts.
     pub fn rejected(&self, code: impl std::fmt::Debug) {
         self.rejected.with_label_values(&[format!("{code:?}")]).inc();
+    }
+
+    /// Shows the bytes of unfinished and unanswered requests, asked for at each scrape.
+    pub fn show_bytes_in_flight(&self, bytes: impl Fn() -> usize + Send + Sync + 'static) {
+        let help = "Bytes of requests held in memory, bounded by server.max_bytes_in_flight.";
+        let gauge = PullingGauge::new("detectd_request_bytes_in_flight", help, Box::new(move || bytes() as f64));
+        let registered = gauge.and_then(|gauge| self.registry.register(Box::new(gauge)));
+        if let Err(error) = registered {
+            tracing::warn!(%error, "the bytes in flight are not shown");
+        }
     }
 
     /// A version of `model` came into service or did not.

@@ -1,5 +1,11 @@
 //! `model.toml`: what a model is and how it is to be run.
 
+mod execution;
+mod takeover;
+
+pub use execution::{Batching, Instances};
+pub use takeover::{GoldenSettings, RolloutSettings, Strategy};
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -124,167 +130,6 @@ impl VersionPolicy {
     }
 }
 
-/// How requests are gathered into executions.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Batching {
-    /// The most pictures, or rows of tensors, in one execution. A file with a fixed batch keeps its own. 0, for tensor
-    /// models only: the first dimension of the inputs is no batch, and requests are run one by one.
-    pub max_batch_size: usize,
-    /// Sizes that the engine runs best at. Such a batch goes at once, others wait for more.
-    pub preferred_batch_sizes: Vec<usize>,
-    /// The longest that a request waits for company while an instance is idle, in microseconds. 0: an idle instance
-    /// takes what there is, and batches grow by themselves while instances are busy.
-    pub max_delay_us: u64,
-    /// Pictures or tensor requests that may wait, those being decoded included. More are refused with
-    /// RESOURCE_EXHAUSTED.
-    pub queue_capacity: usize,
-    /// The longest that a request waits for an instance, in milliseconds; then it is refused with UNAVAILABLE, while
-    /// the instances are still busy. 0: for as long as its own deadline allows.
-    pub queue_timeout_ms: u64,
-    /// With several instances, let answers leave in the order in which the instances took the requests: an instance
-    /// that is done early waits for those before it. Among requests of one priority that is the order in which they
-    /// came; refusals leave at once.
-    pub preserve_order: bool,
-}
-
-impl Default for Batching {
-    fn default() -> Self {
-        Self {
-            max_batch_size: 8,
-            preferred_batch_sizes: Vec::new(),
-            max_delay_us: 0,
-            queue_capacity: 128,
-            queue_timeout_ms: 0,
-            preserve_order: false,
-        }
-    }
-}
-
-/// How many engines run beside each other.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Instances {
-    /// Engines that share the weights. 0: on the CPU as many as `threads` allows on the cores, elsewhere 1.
-    pub count: usize,
-    /// Threads for each engine on the CPU. 0: all cores divided by `count`, or 1 if that is 0 too.
-    pub threads: usize,
-}
-
-impl Instances {
-    /// Instances and threads for each on a machine with `cores` cores.
-    #[must_use]
-    pub fn resolve(self, device: Device, cores: usize) -> (usize, usize) {
-        let cores = cores.max(1);
-        match (self.count, self.threads, device) {
-            (0, 0, Device::Cpu) => (cores, 1),
-            (0, threads, Device::Cpu) => ((cores / threads).max(1), threads),
-            (0, threads, Device::Cuda(_)) => (1, threads),
-            (count, 0, _) => (count, (cores / count).max(1)),
-            (count, threads, _) => (count, threads),
-        }
-    }
-}
-
-/// How a new version takes over.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RolloutSettings {
-    /// `immediate`, `canary` or `shadow`.
-    pub strategy: Strategy,
-    /// The share of requests that the new version answers (canary) or is shown (shadow), from 0 to 1.
-    pub share: f64,
-    /// How long the new version is on trial, in seconds. A shadow is on trial until it is told otherwise.
-    pub window_s: f64,
-    /// Requests to each version before anything is decided.
-    pub min_requests: u64,
-    /// The new version is taken back when its share of failed requests is higher by more than this.
-    pub max_error_increase: f64,
-    /// The new version is taken back when its mean latency is more than so many times the old one's.
-    pub max_latency_ratio: f64,
-    /// The new version is taken back when the mean agreement of its boxes with the old one's is lower, from 0 to 1.
-    pub min_agreement: f64,
-    /// The share of the new version's requests that the old one answers too, to compare the boxes.
-    pub compare_share: f64,
-    /// How long the old version is kept warm for a rollback, in seconds.
-    pub keep_previous_s: f64,
-}
-
-/// The ways to take over.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Strategy {
-    /// At once.
-    #[default]
-    Immediate,
-    /// The new version answers a share of the requests, and is judged by it.
-    Canary,
-    /// The new version is shown a share of the requests; its answers are compared and thrown away.
-    Shadow,
-}
-
-impl Default for RolloutSettings {
-    fn default() -> Self {
-        Self {
-            strategy: Strategy::default(),
-            share: 0.1,
-            window_s: 60.0,
-            min_requests: 50,
-            max_error_increase: 0.01,
-            max_latency_ratio: 1.5,
-            min_agreement: 0.9,
-            compare_share: 0.2,
-            keep_previous_s: 0.0,
-        }
-    }
-}
-
-impl RolloutSettings {
-    fn validate(&self) -> Result<(), String> {
-        for (name, value, most) in [
-            ("share", self.share, 1.0),
-            ("max_error_increase", self.max_error_increase, 1.0),
-            ("min_agreement", self.min_agreement, 1.0),
-            ("compare_share", self.compare_share, 1.0),
-            ("window_s", self.window_s, 30.0 * 86_400.0),
-            ("keep_previous_s", self.keep_previous_s, 30.0 * 86_400.0),
-            ("max_latency_ratio", self.max_latency_ratio, 1000.0),
-        ] {
-            if !(0.0..=most).contains(&value) {
-                return Err(format!("rollout.{name} must be from 0 to {most}, not {value}"));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// How closely golden pictures must be reproduced.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct GoldenSettings {
-    /// The least IoU of an expected box with one of its class that was found.
-    pub min_iou: f32,
-    /// How far the scores of the two may lie apart. A box that scores within this of the threshold may be missing.
-    pub max_score_difference: f32,
-}
-
-impl Default for GoldenSettings {
-    fn default() -> Self {
-        Self { min_iou: 0.8, max_score_difference: 0.1 }
-    }
-}
-
-impl GoldenSettings {
-    fn validate(&self) -> Result<(), String> {
-        for (name, value) in [("min_iou", self.min_iou), ("max_score_difference", self.max_score_difference)] {
-            if !(0.0..=1.0).contains(&value) {
-                return Err(format!("golden.{name} must be from 0 to 1, not {value}"));
-            }
-        }
-        Ok(())
-    }
-}
-
 fn default_engine() -> String {
     "onnx".into()
 }
@@ -322,42 +167,8 @@ impl Manifest {
     }
 
     fn validate(&self) -> Result<(), String> {
-        let batching = &self.batching;
-        let smallest = match self.task {
-            Task::Detect => 1,
-            Task::Tensor => 0,
-        };
-        if !(smallest..=1024).contains(&batching.max_batch_size) {
-            let size = batching.max_batch_size;
-            return Err(format!("batching.max_batch_size must be from {smallest} to 1024, not {size}"));
-        }
-        if let Some(size) =
-            batching.preferred_batch_sizes.iter().find(|&&size| size == 0 || size > batching.max_batch_size)
-        {
-            let max = batching.max_batch_size;
-            return Err(format!("batching.preferred_batch_sizes must be from 1 to max_batch_size ({max}), not {size}"));
-        }
-        if batching.queue_capacity == 0 || batching.queue_capacity > 1_000_000 {
-            return Err(format!("batching.queue_capacity must be from 1 to 1000000, not {}", batching.queue_capacity));
-        }
-        if batching.max_delay_us > 60_000_000 {
-            return Err(format!("batching.max_delay_us must be at most 60000000, not {}", batching.max_delay_us));
-        }
-        if batching.queue_timeout_ms > 3_600_000 {
-            return Err(format!(
-                "batching.queue_timeout_ms must be at most 3600000, not {}",
-                batching.queue_timeout_ms
-            ));
-        }
-        for (name, value) in [("count", self.instances.count), ("threads", self.instances.threads)] {
-            if value > 1024 {
-                return Err(format!("instances.{name} must be at most 1024, not {value}"));
-            }
-        }
-        let threads = self.instances.count.max(1) * self.instances.threads.max(1);
-        if threads > 1024 {
-            return Err(format!("instances.count times instances.threads must be at most 1024, not {threads}"));
-        }
+        self.batching.validate(self.task)?;
+        self.instances.validate()?;
         if let Some(labels) = &self.labels {
             check_labels(labels).map_err(|error| format!("labels: {error}"))?;
         }
@@ -551,15 +362,5 @@ mod tests {
         assert_eq!(chosen("versions = { latest = 9 }"), (vec![1, 3, 12], vec![]));
         assert_eq!(chosen("versions = \"all\""), (vec![1, 3, 12], vec![]));
         assert_eq!(chosen("versions = [1, 4]"), (vec![1], vec![4]));
-    }
-
-    #[test]
-    fn instances_divide_the_cores() {
-        let resolve = |count, threads, device| Instances { count, threads }.resolve(device, 8);
-        assert_eq!(resolve(0, 0, Device::Cpu), (8, 1));
-        assert_eq!(resolve(0, 4, Device::Cpu), (2, 4));
-        assert_eq!(resolve(2, 0, Device::Cpu), (2, 4));
-        assert_eq!(resolve(3, 5, Device::Cpu), (3, 5));
-        assert_eq!(resolve(0, 0, Device::Cuda(0)), (1, 0));
     }
 }

@@ -1,15 +1,18 @@
 //! The models: what lies in the repository, what is loaded, and what answers a request.
 //!
-//! Read in this order: [`Index`] (what is known), [`Repository::pick`] (who answers), `swap.rs` (how a new version comes
-//! in), `trial.rs` (canary, shadow, rollback), `watch.rs` (how changes on the disk are noticed).
+//! Read in this order: [`Index`] (what is known), [`Repository::pick`] (who answers), `swap.rs` and `leave.rs` (how a
+//! version comes and goes), `by_name.rs` (because someone asks), `trial.rs` (canary, shadow, rollback), `watch.rs` (how
+//! changes on the disk are noticed).
 
 mod agreement;
+mod by_name;
 mod decisions;
 mod events;
 mod fingerprint;
 mod golden;
 mod index;
 pub mod layout;
+mod leave;
 pub mod manifest;
 mod overrides;
 mod rollout;

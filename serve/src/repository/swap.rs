@@ -1,25 +1,23 @@
-//! How a version comes into service while another one serves, and how that one leaves.
+//! How a version comes into service while another one serves.
 //!
 //! Read the folder and its digests; see that the memory suffices; load, open and warm up beside the old version; let the
-//! golden pictures agree; then, if no newer operation has begun, replace what requests read in one step. The old version
-//! runs what it has taken and ends. Whatever fails on the way leaves the old version as it was.
+//! golden pictures agree; then, if no newer operation has begun, replace what requests read in one step; `leave.rs` lets
+//! the old version go. Whatever fails on the way leaves the old version as it was.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::events::EventKind;
 use super::fingerprint::{Fingerprint, digest};
 use super::index::{Entry, Route, State};
-use super::layout::{ModelFolder, check_name, read_model, read_model_with};
-use super::manifest::{Manifest, Strategy};
+use super::layout::{ModelFolder, read_model};
+use super::manifest::Strategy;
 use super::rollout::Rollout;
-use super::slot::{Previous, Slot};
-use super::{LoadOverrides, ModelVersion, Repository, golden};
-use crate::error::Error;
+use super::slot::Slot;
+use super::{ModelVersion, Repository, golden};
 
 /// Why an operation ended.
 pub(super) enum Stop {
@@ -31,7 +29,7 @@ pub(super) enum Stop {
 
 /// How an operation came about.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Cause {
+pub(super) enum Cause {
     /// The folder changed.
     Folder,
     /// Someone asked for the model by name.
@@ -54,102 +52,8 @@ impl Repository {
         }
     }
 
-    /// Loads a model because someone asked for it. Blocks.
-    pub(super) fn load_by_name(&self, name: &str, overrides: &LoadOverrides) -> Result<(), Error> {
-        // A name that means nothing leaves no trace.
-        check_name(name).map_err(Error::invalid)?;
-        let manifest = self.config.path.join(name).join("model.toml");
-        if overrides.files.is_empty() && !manifest.is_file() && !self.index().contains_key(name) {
-            return Err(Error::not_found(format!("there is no model `{name}`: no file {}", manifest.display())));
-        }
-        let slot = self.slot(name);
-        let operation = slot.begin();
-        let running = slot.running.lock();
-        let result = if slot.is_newest(operation) {
-            self.overridden(name, &slot, overrides).map_or_else(
-                |reason| self.refuse_model(name, reason),
-                |folder| self.bring_in(&slot, operation, &folder, Cause::Name),
-            )
-        } else {
-            Err(Stop::Moot)
-        };
-        drop(running);
-        match result {
-            Ok(()) => Ok(()),
-            Err(Stop::Failed(reason)) => Err(Error::invalid(format!("model `{name}`: {reason}"))),
-            Err(Stop::Moot) => {
-                // The newer operation decides; its outcome is the answer.
-                drop(slot.running.lock());
-                self.get(name, 0).map(drop).map_err(|error| {
-                    Error::unavailable(format!(
-                        "a newer operation on model `{name}` took the place of this one: {}",
-                        error.message
-                    ))
-                })
-            }
-        }
-    }
-
-    /// Takes a model out of service.
-    pub(super) fn take_out(&self, name: &str) -> Result<(), Error> {
-        self.published.load().find(name)?;
-        let slot = self.slot(name);
-        slot.begin();
-        let out = self.publish(|published| {
-            published.find(name)?;
-            let route = published.routes.remove(name);
-            let versions = Arc::make_mut(&mut published.index).get_mut(name);
-            let mut out: Vec<Arc<ModelVersion>> = Vec::new();
-            for entry in versions.into_iter().flat_map(BTreeMap::values_mut) {
-                if let State::Ready(version) = std::mem::replace(&mut entry.state, State::Failed("unloaded".into())) {
-                    out.push(version);
-                }
-            }
-            if let Some(route) = route {
-                out.push(route.answering);
-                out.extend(route.rollout.map(|rollout| Arc::clone(&rollout.candidate)));
-            }
-            Ok(out)
-        })?;
-        let mut kept = slot.kept.lock();
-        kept.contents.clear();
-        kept.files = None;
-        let previous = kept.previous.take().map(|previous| previous.version);
-        drop(kept);
-        self.retire_all(out.into_iter().chain(previous));
-        Ok(())
-    }
-
-    /// Takes a model out of service whose folder is gone.
-    pub(super) fn forget(&self, name: &str) {
-        // There is nothing to take out of a model that never came in.
-        let _ = self.take_out(name);
-        self.publish(|published| Arc::make_mut(&mut published.index).remove(name));
-    }
-
-    /// The folder to load from, with what the caller brought in place of what lies in the repository.
-    fn overridden(&self, name: &str, slot: &Slot, overrides: &LoadOverrides) -> Result<ModelFolder, String> {
-        if overrides.is_empty() {
-            return read_model(&self.config.path, name);
-        }
-        let manifest = match &overrides.config {
-            Some(config) => {
-                Manifest::from_json(config, || read_model(&self.config.path, name).map(|folder| folder.manifest))
-                    .map_err(|error| format!("config: {error}"))?
-            }
-            None => return Err("files: expected `config` beside them, the manifest as JSON".into()),
-        };
-        if overrides.files.is_empty() {
-            return read_model_with(&self.config.path, name, manifest);
-        }
-        let files = overrides.write(name)?;
-        let folder = read_model_with(files.path(), name, manifest)?;
-        slot.kept.lock().files = Some(Arc::new(files));
-        Ok(folder)
-    }
-
     /// A model whose manifest or folder cannot be used.
-    fn refuse_model(&self, name: &str, reason: String) -> Result<(), Stop> {
+    pub(super) fn refuse_model(&self, name: &str, reason: String) -> Result<(), Stop> {
         self.publish(|published| {
             let versions = Arc::make_mut(&mut published.index).entry(name.to_owned()).or_default();
             if versions.values().any(|entry| entry.ready().is_some()) {
@@ -166,7 +70,7 @@ impl Repository {
         Err(Stop::Failed(reason))
     }
 
-    fn bring_in(&self, slot: &Slot, operation: u64, folder: &ModelFolder, cause: Cause) -> Result<(), Stop> {
+    pub(super) fn bring_in(&self, slot: &Slot, operation: u64, folder: &ModelFolder, cause: Cause) -> Result<(), Stop> {
         let name = folder.name.clone();
         let (chosen, missing) = folder.manifest.versions.choose(&folder.versions);
         {
@@ -338,34 +242,8 @@ impl Repository {
         Ok(())
     }
 
-    /// Takes versions that the manifest does not choose out of service, except those that still answer.
-    pub(super) fn let_go(&self, name: &str, slot: &Slot) {
-        let chosen = slot.kept.lock().chosen.clone();
-        let left = self.publish(|published| {
-            let (route, index) = (published.routes.get(name), Arc::make_mut(&mut published.index));
-            let Some(versions) = index.get_mut(name) else { return Vec::new() };
-            let answering = route.map(|route| Arc::clone(&route.answering));
-            let gone: Vec<u64> = versions
-                .iter()
-                .filter(|(number, entry)| {
-                    let answers = matches!((&entry.state, &answering), (State::Ready(version), Some(answering))
-                        if Arc::ptr_eq(version, answering));
-                    !chosen.contains(number) && !answers
-                })
-                .map(|(number, _)| *number)
-                .collect();
-            gone.into_iter().filter_map(|number| versions.remove(&number)).collect()
-        });
-        for entry in left {
-            if let State::Ready(version) = entry.state {
-                slot.kept.lock().contents.remove(&version.version());
-                self.keep_or_retire(slot, version);
-            }
-        }
-    }
-
     /// Writes down why a version does not come into service. What serves under its number goes on.
-    pub(super) fn refuse(&self, name: &str, version: u64, reason: &str) {
+    fn refuse(&self, name: &str, version: u64, reason: &str) {
         self.publish(|published| {
             let versions = Arc::make_mut(&mut published.index).entry(name.to_owned()).or_default();
             match versions.get_mut(&version) {
@@ -377,53 +255,6 @@ impl Repository {
         });
         self.metrics.swap(name, "failed");
         self.events.send(name, version, EventKind::Failed, reason);
-    }
-
-    /// A version that answered until now is kept warm for a while, where the manifest says so.
-    pub(super) fn keep_or_retire(&self, slot: &Slot, version: Arc<ModelVersion>) {
-        let mut kept = slot.kept.lock();
-        let keep = kept.folder.as_ref().map_or(0.0, |folder| folder.manifest.rollout.keep_previous_s);
-        if keep <= 0.0 {
-            drop(kept);
-            return self.retire(version);
-        }
-        let until = Instant::now() + Duration::from_secs_f64(keep);
-        let older = kept.previous.replace(Previous { version, until });
-        drop(kept);
-        if let Some(older) = older {
-            self.retire(older.version);
-        }
-    }
-
-    fn retire_all(&self, versions: impl Iterator<Item = Arc<ModelVersion>>) {
-        let mut retired: Vec<Arc<ModelVersion>> = Vec::new();
-        for version in versions {
-            if !retired.iter().any(|known| Arc::ptr_eq(known, &version)) {
-                retired.push(version);
-            }
-        }
-        for version in retired {
-            self.retire(version);
-        }
-    }
-
-    /// Waits, on a thread of its own, until no request holds the version, lets it finish, and frees it.
-    pub(super) fn retire(&self, version: Arc<ModelVersion>) {
-        let events = self.events.clone();
-        events.send(version.name(), version.version(), EventKind::Retiring, "");
-        let end = move || {
-            while Arc::strong_count(&version) > 1 {
-                thread::sleep(Duration::from_millis(2));
-            }
-            version.drain();
-            let (name, number) = (version.name().to_owned(), version.version());
-            drop(version);
-            events.send(&name, number, EventKind::Unloaded, "");
-        };
-        if let Err(error) = thread::Builder::new().name("retire".into()).spawn(end) {
-            // Without the thread it is freed when its last request lets go of it.
-            tracing::warn!(%error, "no thread to wait for a version's end");
-        }
     }
 }
 

@@ -85,6 +85,9 @@ impl Repository {
                     versions.insert(old.version(), Entry::new(State::Failed(reason)));
                 }
             }
+            for entry in versions.values_mut().filter(|entry| matches!(entry.state, State::Loading)) {
+                entry.state = State::Failed("a rollback came between; it is loaded when its files change".into());
+            }
             let failure = versions.get(&previous.version()).and_then(|entry| entry.failure.clone());
             versions.insert(previous.version(), Entry { state: State::Ready(previous), failure });
             old

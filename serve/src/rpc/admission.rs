@@ -63,13 +63,16 @@ impl Admission {
         config: &ServerConfig,
         metrics: Metrics,
     ) -> Self {
+        let budget = Budget::new(config.max_bytes_in_flight);
+        let held = budget.clone();
+        metrics.show_bytes_in_flight(move || held.used());
         Self {
             detect,
             kserve,
             others,
             lifecycle,
             metrics,
-            budget: Budget::new(config.max_bytes_in_flight),
+            budget,
             limit: config.max_concurrent_requests.get(),
             max_message_bytes: config.max_message_bytes,
             default_deadline: config.default_deadline,

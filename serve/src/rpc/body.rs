@@ -3,7 +3,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -44,6 +44,8 @@ pub type Held = Arc<Mutex<Option<OwnedSemaphorePermit>>>;
 pub struct Arriving<B> {
     body: B,
     terms: Terms,
+    last_piece: Instant,
+    /// Armed only once the body has to be waited for: most are there when they are asked for.
     late: Option<Pin<Box<Sleep>>>,
     framing: Framing,
     held: Held,
@@ -54,6 +56,11 @@ impl Budget {
     pub fn new(limit: usize) -> Self {
         let limit = limit.min(Semaphore::MAX_PERMITS);
         Self { room: Arc::new(Semaphore::new(limit)), limit }
+    }
+
+    /// The bytes held now.
+    pub fn used(&self) -> usize {
+        self.limit - self.room.available_permits()
     }
 
     fn take(&self, bytes: usize, held: &Held) -> Result<(), Error> {
@@ -78,8 +85,8 @@ impl Budget {
 impl<B> Arriving<B> {
     /// `body` on `terms`.
     pub fn new(body: B, terms: Terms) -> Self {
-        let late = next_limit(&terms).map(|limit| Box::pin(tokio::time::sleep_until(limit.into())));
-        Self { body, terms, late, framing: Framing::default(), held: Held::default() }
+        let (framing, held) = (Framing::default(), Held::default());
+        Self { body, terms, last_piece: Instant::now(), late: None, framing, held }
     }
 
     /// What the call holds of the budget.
@@ -102,30 +109,41 @@ impl<B> Arriving<B> {
     fn arrived(&mut self, data: &[u8]) -> Result<(), Error> {
         self.framing.read(data, self.terms.max_message_bytes, self.is_stream())?;
         self.terms.budget.take(data.len(), &self.held)?;
-        if let (Some(late), Some(limit)) = (self.late.as_mut(), next_limit(&self.terms)) {
-            late.as_mut().reset(limit.into());
-        }
         Ok(())
     }
 
-    fn too_late(&self) -> Error {
-        match (self.terms.deadline, self.terms.max_pause) {
-            (Some(deadline), _) if deadline <= Instant::now() => Error::deadline("before the request had arrived"),
-            (_, pause) => {
-                let pause = pause.unwrap_or_default();
+    /// A body that always has more must not outlive its deadline either.
+    fn in_time(&mut self) -> Result<(), Error> {
+        let now = Instant::now();
+        if self.terms.deadline.is_some_and(|deadline| deadline <= now) {
+            return Err(Error::deadline("before the request had arrived"));
+        }
+        self.last_piece = now;
+        Ok(())
+    }
+
+    /// Waits for the next piece; ready when it is too late.
+    fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<Error> {
+        let pause = self.terms.max_pause.map(|pause| self.last_piece + pause);
+        let limit = match (self.terms.deadline, pause) {
+            (Some(deadline), Some(pause)) => deadline.min(pause),
+            (deadline, pause) => match deadline.or(pause) {
+                Some(limit) => limit,
+                None => return Poll::Pending,
+            },
+        };
+        let late = self.late.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(limit.into())));
+        if late.deadline() != limit.into() {
+            late.as_mut().reset(limit.into());
+        }
+        ready!(late.as_mut().poll(context));
+        Poll::Ready(match self.terms.max_pause {
+            Some(pause) if self.terms.deadline != Some(limit) => {
                 let message = format!("the request: expected its next piece within {pause:?}, none came");
                 Error::new(ErrorCode::DeadlineExceeded, message)
             }
-        }
-    }
-}
-
-/// When the body is too late if nothing more comes.
-fn next_limit(terms: &Terms) -> Option<Instant> {
-    let pause = terms.max_pause.map(|pause| Instant::now() + pause);
-    match (terms.deadline, pause) {
-        (Some(deadline), Some(pause)) => Some(deadline.min(pause)),
-        (deadline, pause) => deadline.or(pause),
+            _ => Error::deadline("before the request had arrived"),
+        })
     }
 }
 
@@ -142,22 +160,20 @@ where
         if this.is_stream() {
             this.release_taken();
         }
-        let failed = |error: &Error| Poll::Ready(Some(Err(to_status(error, "").into())));
-        // Looked at first: a body that always has more must not outlive its deadline either.
-        if let Some(late) = this.late.as_mut()
-            && late.as_mut().poll(context).is_ready()
-        {
-            return failed(&this.too_late());
-        }
-        let frame = match std::task::ready!(Pin::new(&mut this.body).poll_frame(context)) {
-            Some(Ok(frame)) => frame,
-            Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
-            None => return Poll::Ready(None),
+        let frame = match Pin::new(&mut this.body).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => frame,
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending => {
+                let error = ready!(this.poll_late(context));
+                return Poll::Ready(Some(Err(to_status(&error, "").into())));
+            }
         };
-        match frame.data_ref().map_or(Ok(()), |data| this.arrived(data)) {
-            Ok(()) => Poll::Ready(Some(Ok(frame))),
-            Err(error) => failed(&error),
-        }
+        let accepted = this.in_time().and_then(|()| frame.data_ref().map_or(Ok(()), |data| this.arrived(data)));
+        Poll::Ready(Some(match accepted {
+            Ok(()) => Ok(frame),
+            Err(error) => Err(to_status(&error, "").into()),
+        }))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -208,21 +208,16 @@ async fn unfinished_messages_are_bounded_over_the_whole_server() {
     client.detect(large.clone()).await.expect("alone, it has room");
     let prefix = [0, 0, 0, 100, 0];
     let unfinished = begin(&daemon, None, &[prefix.as_slice(), &[0; 5000]].concat());
-    eventually("the unfinished message is counted", || async {
-        match client.clone().detect(large.clone()).await {
-            Ok(_) => false,
-            Err(status) => {
-                assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
-                assert!(status.message().contains("server.max_bytes_in_flight"), "{status:?}");
-                assert!(status.metadata().contains_key("retry-after-ms"));
-                true
-            }
-        }
-    })
-    .await;
+    let held = async || daemon.metric("detectd_request_bytes_in_flight", &[]).await;
+    eventually("the unfinished message is counted", || async { held().await == 5005.0 }).await;
+    let status = client.detect(large.clone()).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    assert!(status.message().contains("server.max_bytes_in_flight"), "{status:?}");
+    assert!(status.metadata().contains_key("retry-after-ms"));
     client.detect(request(good(1))).await.expect("what is small has room");
     unfinished.abort();
-    eventually("there is room again", || async { client.clone().detect(large.clone()).await.is_ok() }).await;
+    eventually("there is room again", || async { held().await == 0.0 }).await;
+    client.detect(large).await.expect("it has room again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -105,9 +105,9 @@ impl Daemon {
     /// The value of a metric whose line begins with `name{` and has every one of `labels`, or 0.
     pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
         let text = self.get("/metrics").await.1;
-        let line = text
-            .lines()
-            .find(|line| line.starts_with(&format!("{name}{{")) && labels.iter().all(|label| line.contains(label)));
+        let line = text.lines().find(|line| {
+            line.split(['{', ' ']).next() == Some(name) && labels.iter().all(|label| line.contains(label))
+        });
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
     }
 

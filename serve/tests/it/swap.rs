@@ -239,6 +239,25 @@ async fn only_what_changed_is_loaded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn going_back_in_the_folder_goes_back_in_service() {
+    let daemon = Daemon::start(watching()).await;
+    let traffic = Traffic::start(&daemon).await;
+    let model = daemon.repository.path().join("parts");
+    publish(&daemon, 2, "");
+    eventually("version 2 answers", || async { answering(&daemon).await == 2 }).await;
+    fs::remove_dir_all(model.join("2")).unwrap();
+    eventually("version 1 answers again", || async { answering(&daemon).await == 1 }).await;
+    publish(&daemon, 3, "");
+    eventually("version 3 answers", || async { answering(&daemon).await == 3 }).await;
+    let manifest = fs::read_to_string(model.join("model.toml")).unwrap();
+    fs::write(model.join("model.toml"), format!("versions = [1]\n{manifest}")).unwrap();
+    eventually("the manifest's choice answers", || async { answering(&daemon).await == 1 }).await;
+    eventually("the other is gone", || async { status(&daemon, 3).await.is_none() }).await;
+    traffic.more(20).await;
+    traffic.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_newer_version_makes_an_older_one_moot_while_it_loads() {
     let daemon = Daemon::start(watching()).await;
     let traffic = Traffic::start(&daemon).await;
