@@ -55,13 +55,17 @@ impl Decisions {
         Some(format!("it was rolled back and is not served again until it is loaded by name: {}", decision.reason))
     }
 
-    /// Remembers that a version was taken back.
+    /// Remembers that a version was taken back, from now on; over a restart once it is saved.
     pub fn record(&self, model: &str, decision: RolledBack) {
         let mut decisions = self.rolled_back.lock();
         let of_model = decisions.entry(model.to_owned()).or_default();
         of_model.retain(|known| (known.version, &known.digest) != (decision.version, &decision.digest));
         of_model.push(decision);
-        self.write(&decisions);
+    }
+
+    /// Writes the file.
+    pub fn save(&self) {
+        self.write(&self.rolled_back.lock());
     }
 
     /// Forgets what was decided about a version: someone loads it by name.
@@ -103,6 +107,7 @@ mod tests {
         let decisions = Decisions::read(&path).unwrap();
         let decision = RolledBack { version: 2, digest: "abc".into(), reason: "slower".into() };
         decisions.record("parts", decision);
+        decisions.save();
         let again = Decisions::read(&path).unwrap();
         let refused = again.refusal("parts", 2, || Ok("abc".into())).unwrap();
         assert!(refused.contains("slower"), "{refused}");

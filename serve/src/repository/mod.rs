@@ -265,7 +265,7 @@ pub async fn attend(repository: Arc<Repository>) {
     loop {
         tokio::time::sleep(TICK).await;
         let repository = Arc::clone(&repository);
-        // A verdict may read a version's files for their digest.
+        // A verdict is written to the disk.
         let _ = tokio::task::spawn_blocking(move || repository.attend_once()).await;
     }
 }

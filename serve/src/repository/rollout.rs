@@ -71,6 +71,8 @@ pub struct Requests {
     pub failed: u64,
     /// Seconds from arrival to answer, summed over those answered.
     pub seconds: f64,
+    /// The squares of the same, summed.
+    pub squared_seconds: f64,
 }
 
 /// What is to be done.
@@ -132,10 +134,7 @@ impl Rollout {
 
     /// A request was answered.
     pub fn answered(&self, side: Side, latency: Duration) {
-        let mut figures = self.figures.lock();
-        let requests = figures.of(side);
-        requests.good += 1;
-        requests.seconds += latency.as_secs_f64();
+        self.figures.lock().of(side).answered(latency.as_secs_f64());
     }
 
     /// A request failed, and the version is to blame.
@@ -193,7 +192,7 @@ fn judge(settings: &RolloutSettings, figures: &Figures, elapsed: Duration) -> Ve
         return Verdict::RollBack(format!("more requests fail: {figures}"));
     }
     if candidate.good.min(baseline.good) >= settings.min_requests
-        && candidate.mean_seconds() > baseline.mean_seconds() * settings.max_latency_ratio
+        && is_slower(candidate, baseline, settings.max_latency_ratio)
     {
         return Verdict::RollBack(format!("it is slower: {figures}"));
     }
@@ -207,6 +206,14 @@ fn judge(settings: &RolloutSettings, figures: &Figures, elapsed: Duration) -> Ve
         return Verdict::Promote(figures.to_string());
     }
     Verdict::Undecided
+}
+
+/// Whether the candidate's mean latency is beyond `ratio` times the baseline's by more than chance explains: by three
+/// standard errors of that difference, as in Welch's test. A single slow request raises the mean and its error alike.
+fn is_slower(candidate: &Requests, baseline: &Requests, ratio: f64) -> bool {
+    let excess = candidate.mean_seconds() - baseline.mean_seconds() * ratio;
+    let variance = candidate.variance_of_mean() + baseline.variance_of_mean() * ratio * ratio;
+    excess > 0.0 && excess * excess > 9.0 * variance
 }
 
 impl Figures {
@@ -225,6 +232,12 @@ impl Figures {
 }
 
 impl Requests {
+    fn answered(&mut self, seconds: f64) {
+        self.good += 1;
+        self.seconds += seconds;
+        self.squared_seconds += seconds * seconds;
+    }
+
     /// Answered or failed.
     #[must_use]
     pub fn total(&self) -> u64 {
@@ -241,6 +254,14 @@ impl Requests {
     #[must_use]
     pub fn mean_seconds(&self) -> f64 {
         if self.good == 0 { 0.0 } else { self.seconds / self.good as f64 }
+    }
+
+    fn variance_of_mean(&self) -> f64 {
+        if self.good < 2 {
+            return f64::INFINITY;
+        }
+        let (count, mean) = (self.good as f64, self.mean_seconds());
+        ((self.squared_seconds / count - mean * mean) / (count - 1.0)).max(0.0)
     }
 }
 
@@ -271,8 +292,10 @@ mod tests {
         RolloutSettings { strategy: Strategy::Canary, window_s: 10.0, ..RolloutSettings::default() }
     }
 
+    /// Latencies of `milliseconds`, half of them a tenth below and half a tenth above.
     fn requests(good: u64, failed: u64, milliseconds: f64) -> Requests {
-        Requests { good, failed, seconds: good as f64 * milliseconds / 1000.0 }
+        let (count, seconds) = (good as f64, milliseconds / 1000.0);
+        Requests { good, failed, seconds: count * seconds, squared_seconds: count * seconds * seconds * 1.01 }
     }
 
     fn figures(baseline: Requests, candidate: Requests, agreement: f64) -> Figures {
@@ -295,6 +318,10 @@ mod tests {
         assert_eq!(word(figures(requests(475, 25, 10.0), requests(95, 5, 11.0), 0.97), 10), "promote");
         assert_eq!(word(figures(old, requests(100, 0, 16.0), 0.97), 1), "it is slower");
         assert_eq!(word(figures(old, requests(100, 0, 11.0), 0.5), 1), "it finds other boxes");
+        let mut one_stalled = requests(99, 0, 10.0);
+        one_stalled.answered(1.0);
+        assert!(one_stalled.mean_seconds() > 1.5 * old.mean_seconds());
+        assert_eq!(word(figures(old, one_stalled, 0.97), 1), "undecided");
     }
 
     #[test]

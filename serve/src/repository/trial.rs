@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use super::decisions::RolledBack;
 use super::events::EventKind;
-use super::fingerprint::digest;
 use super::index::{Entry, Route, State};
 use super::manifest::Strategy;
 use super::rollout::{Figures, Rollout, Verdict};
@@ -78,6 +77,7 @@ impl Repository {
             let old = published.routes.insert(name.clone(), route).map(|route| route.answering);
             let versions = Arc::make_mut(&mut published.index).entry(name.clone()).or_default();
             if let Some(old) = &old {
+                self.decide_against(old, reason);
                 let reason = format!("rolled back: {reason}");
                 if old.version() == previous.version() {
                     versions.entry(old.version()).and_modify(|entry| entry.failure = Some(reason));
@@ -157,6 +157,7 @@ impl Repository {
                 return false;
             };
             route.rollout = None;
+            self.decide_against(candidate, reason);
             let (number, reason) = (candidate.version(), format!("rolled back: {reason}"));
             let versions = Arc::make_mut(&mut published.index).entry(name.to_owned()).or_default();
             if number == route.answering.version() {
@@ -172,17 +173,19 @@ impl Repository {
         }
     }
 
-    /// Counts, reports and remembers that a version was taken back.
+    /// Called where the version stops answering, so that no look at the folder comes between and loads it again.
+    fn decide_against(&self, version: &ModelVersion, reason: &str) {
+        let (number, digest) = (version.version(), version.digest().to_owned());
+        let decision = RolledBack { version: number, digest, reason: reason.to_owned() };
+        self.decisions.record(version.name(), decision);
+    }
+
+    /// Counts and reports that a version was taken back.
     fn taken_back(&self, version: &ModelVersion, reason: &str) {
         let (name, number) = (version.name(), version.version());
         self.metrics.swap(name, "rolled_back");
         self.events.send(name, number, EventKind::RolledBack, reason);
-        match digest(version.folder()) {
-            Ok(digest) => {
-                self.decisions.record(name, RolledBack { version: number, digest, reason: reason.to_owned() });
-            }
-            Err(error) => tracing::warn!(model = name, version = number, %error, "its files cannot be read any more"),
-        }
+        self.decisions.save();
     }
 }
 

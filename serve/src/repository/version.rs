@@ -1,6 +1,5 @@
 //! One version of a model, loaded: its weights, its queue, its instances.
 
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -10,6 +9,7 @@ use detectd_engine::{Detector, DetectorOptions, LoadOptions, ModelSpec};
 use detectd_vision::DetectOptions;
 use tracing::info;
 
+use super::fingerprint::digest;
 use super::layout::ModelFolder;
 use super::manifest::Task;
 use crate::batch::{BatchQueue, Instance, Shared};
@@ -23,7 +23,7 @@ use crate::metrics::{Metrics, VersionMetrics};
 pub struct ModelVersion {
     name: String,
     version: u64,
-    folder: PathBuf,
+    digest: String,
     labels: Vec<String>,
     defaults: DetectOptions,
     buffers: Arc<BufferPool>,
@@ -42,6 +42,8 @@ impl ModelVersion {
         let started = Instant::now();
         let manifest = &folder.manifest;
         let files = folder.read_version(version)?;
+        let digest = digest(&folder.path.join(version.to_string()))
+            .map_err(|error| format!("version {version}: its files cannot be read: {error}"))?;
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let (instance_count, threads) = manifest.instances.resolve(manifest.device, cores);
         let options = LoadOptions {
@@ -92,7 +94,7 @@ impl ModelVersion {
         let loaded = Self {
             name: folder.name.clone(),
             version,
-            folder: folder.path.join(version.to_string()),
+            digest,
             labels: files.labels.clone(),
             defaults: manifest.options.clone(),
             buffers,
@@ -130,10 +132,10 @@ impl ModelVersion {
         self.version
     }
 
-    /// Where it was loaded from.
+    /// The SHA-256 digest of the files that it was loaded from.
     #[must_use]
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    pub fn digest(&self) -> &str {
+        &self.digest
     }
 
     /// The class names in the order of their ids; none for a tensor model.
