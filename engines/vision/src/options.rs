@@ -1,9 +1,10 @@
 //! What a caller may choose about the answer: thresholds, the suppression method, limits, classes.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How candidates become detections.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DetectOptions {
     /// Candidates below are dropped before suppression. Whether a score equal to the threshold survives is the model
@@ -13,7 +14,7 @@ pub struct DetectOptions {
     pub nms: Nms,
     /// Most detections in an answer, best first.
     pub max_detections: usize,
-    /// Only these classes are considered, before suppression; ascending, without repeats. `None`: all.
+    /// Only these classes are considered, before suppression; ascending, without repeats. Absent: all.
     pub classes: Option<Vec<u32>>,
     /// Boxes of different classes suppress each other.
     pub class_agnostic: bool,
@@ -36,7 +37,7 @@ impl Default for DetectOptions {
 }
 
 /// The suppression method and its parameters.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "method", rename_all = "snake_case")]
 pub enum Nms {
     /// Matrix NMS (SOLOv2, section 3.3): every score decays by its overlap with better boxes.
@@ -54,7 +55,7 @@ impl Default for Nms {
 }
 
 /// Parameters of Matrix NMS.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MatrixNms {
     /// How overlap becomes decay.
@@ -63,7 +64,7 @@ pub struct MatrixNms {
     pub sigma: f32,
     /// A candidate stays if its decayed score is greater.
     pub post_threshold: f32,
-    /// Most candidates of one class that take part, best first. `None`: all.
+    /// Most candidates of one class that take part, best first. Absent: all.
     pub top_k: Option<usize>,
     /// Coordinates are continuous: the extent of a box is `x2 - x1`. Otherwise they count pixels: `x2 - x1 + 1`.
     pub normalized: bool,
@@ -77,7 +78,7 @@ impl Default for MatrixNms {
 
 /// Decay kernel of Matrix NMS; `v` is the overlap with a better box, `m` that box's own largest overlap with one
 /// better still.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MatrixKernel {
     /// `(1 - v) / (1 - m)`.
@@ -88,12 +89,12 @@ pub enum MatrixKernel {
 }
 
 /// Parameters of greedy NMS.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GreedyNms {
     /// A box whose overlap with a kept one is greater is dropped.
     pub iou_threshold: f32,
-    /// Most candidates of one class that take part, best first. `None`: all.
+    /// Most candidates of one class that take part, best first. Absent: all.
     pub top_k: Option<usize>,
     /// Below 1, the threshold is multiplied by it after each kept box while it is above 0.5.
     pub eta: f32,
@@ -106,7 +107,7 @@ impl Default for GreedyNms {
 }
 
 /// Parameters of Soft-NMS. At most 2,000 candidates of a picture take part, best first.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SoftNms {
     /// How overlap lowers a score.
@@ -122,7 +123,7 @@ impl Default for SoftNms {
 }
 
 /// Decay kernel of Soft-NMS; `v` is the overlap with the box just picked.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum SoftKernel {
     /// `1 - v` where `v` is greater than the threshold.

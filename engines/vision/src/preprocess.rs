@@ -3,12 +3,13 @@
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x3;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Image, Letterbox};
 
 /// How a picture of any size is made to fill the input's size.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Resize {
     /// Keeps the aspect ratio; centred, the rest is padding (YOLOv5, v7, v8).
@@ -21,7 +22,7 @@ pub enum Resize {
 }
 
 /// How new pixels are computed from old ones. Neither filter widens when it shrinks a picture, as in OpenCV.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Filter {
     /// From 2x2 pixels.
@@ -32,7 +33,7 @@ pub enum Filter {
 }
 
 /// Order of the three planes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ChannelOrder {
     /// Red, green, blue.
@@ -43,7 +44,7 @@ pub enum ChannelOrder {
 }
 
 /// What a model's input expects of a picture. The value of a channel is `(pixel * scale - mean) / std`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Preprocess {
     /// Width of the input in pixels.

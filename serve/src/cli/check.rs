@@ -10,7 +10,7 @@ use super::settings::SettingArgs;
 use crate::config::{Config, Loaded};
 use crate::engines::Engines;
 use crate::metrics::Metrics;
-use crate::repository::Repository;
+use crate::repository::{Repository, manifest};
 use crate::status_page;
 
 #[derive(Debug, clap::Args)]
@@ -20,6 +20,12 @@ pub(super) struct Args {
     /// Print the settings in effect as a configuration file, and do nothing else.
     #[arg(long, conflicts_with = "json")]
     print_config: bool,
+    /// Explain every key of a model's manifest, model.toml, and do nothing else.
+    #[arg(long, conflicts_with_all = ["json", "print_config"])]
+    explain: bool,
+    /// Print the JSON Schema of model.toml, which editors use, and do nothing else.
+    #[arg(long, conflicts_with_all = ["json", "print_config", "explain"])]
+    schema: bool,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
@@ -27,6 +33,14 @@ pub(super) struct Args {
 
 /// Loads everything as `serve` would, without listening. Fails if there is any problem.
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if args.schema {
+        report::say(format_args!("{:#}", manifest::schema()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.explain {
+        manifest::keys().iter().try_for_each(explain)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let Loaded { config, text, file } = Config::load(&args.settings.sources())?;
     if args.print_config {
         report::say(text.trim_end())?;
@@ -50,6 +64,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         report::say(summary(problems.len()))?;
     }
     Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn explain(key: &manifest::Key) -> anyhow::Result<()> {
+    let default = key.default.as_ref().map_or(String::new(), |default| format!(" = {default}"));
+    report::say(format_args!("{}{default}\n    {}\n", console::style(&key.path).bold(), key.description))
 }
 
 fn summary(problems: usize) -> String {

@@ -1,9 +1,11 @@
 //! `model.toml`: what a model is and how it is to be run.
 
 mod execution;
+mod reference;
 mod takeover;
 
 pub use execution::{Batching, Instances};
+pub use reference::{Key, keys, schema};
 pub use takeover::{GoldenSettings, RolloutSettings, Strategy};
 
 use std::collections::BTreeMap;
@@ -11,14 +13,15 @@ use std::time::Duration;
 
 use detectd_engine::{BatchSize, Device, Precision};
 use detectd_vision::{DetectOptions, Family, Head, Preprocess};
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::triton_config;
 use crate::batch::{BatchPolicy, QueueSettings};
 
 /// A model's manifest, `<repository>/<model>/model.toml`. A detector must state its family; every other key is
 /// optional.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// What the model is for: `detect` (the default) for pictures in, boxes out; `tensor` for tensors in, tensors out.
@@ -71,7 +74,7 @@ pub struct Manifest {
 }
 
 /// What a model is for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Task {
     /// Pictures in, boxes out.
@@ -82,7 +85,7 @@ pub enum Task {
 }
 
 /// Which versions are served.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(
     untagged,
     expecting = "`versions` must be \"all\", { latest = N } with N at least 1, or a list of version numbers"
@@ -100,7 +103,7 @@ pub enum VersionPolicy {
 }
 
 /// The word `all`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AllVersions {
     /// All versions.

@@ -13,6 +13,7 @@ pub use error::HeadError;
 pub use sink::DecodedRows;
 pub use view::{OutputData, OutputShape, OutputView};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::cells::YoloxLevel;
@@ -21,7 +22,7 @@ use crate::nms::{self, MAX_CANDIDATES};
 use crate::{Candidates, DetectOptions, Detection, Letterbox, NmsScratch, Real, Resize};
 
 /// The layout of a model's outputs and the formulas that turn them into boxes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Head {
     /// YOLOv5 and v7, one output per level with logits, `[N, na*(nc+5), ny, nx]` or `[N, na, ny, nx, nc+5]`.
@@ -64,7 +65,7 @@ pub enum Head {
 }
 
 /// One level of an anchor-based head.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AnchorLevel {
     /// Input pixels per cell.
@@ -74,7 +75,7 @@ pub struct AnchorLevel {
 }
 
 /// Parameters of the head of YOLOv3 and PP-YOLO.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PpyoloHead {
     /// Coarsest level first, as Paddle orders them.
@@ -95,7 +96,7 @@ pub struct PpyoloHead {
 }
 
 /// What the coordinates of an output are measured in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Coordinates {
     /// Pixels of the network's input.
@@ -106,7 +107,7 @@ pub enum Coordinates {
 }
 
 /// A model family, where it is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Family {
     /// Paddle's YOLOv3.

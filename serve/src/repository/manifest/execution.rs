@@ -1,12 +1,13 @@
 //! How a model is executed: its batches, its queue, its instances.
 
 use detectd_engine::Device;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::Task;
 
 /// How requests are gathered into executions.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Batching {
     /// The most pictures, or rows of tensors, in one execution. A file with a fixed batch keeps its own. 0, for tensor
@@ -70,7 +71,7 @@ impl Batching {
 }
 
 /// How many engines run beside each other.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Instances {
     /// Engines that share the weights. 0: on the CPU as many as `threads` allows on the cores, elsewhere 1.

@@ -1,9 +1,10 @@
 //! How a new version takes over from the one that answers: its trial, and what it must show before.
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// How a new version takes over.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RolloutSettings {
     /// `immediate`, `canary` or `shadow`.
@@ -16,7 +17,8 @@ pub struct RolloutSettings {
     pub min_requests: u64,
     /// The new version is taken back when its share of failed requests is higher by more than this.
     pub max_error_increase: f64,
-    /// The new version is taken back when its mean latency is more than so many times the old one's.
+    /// The new version is taken back when its mean latency is more than so many times the old one's, by more than
+    /// chance explains.
     pub max_latency_ratio: f64,
     /// The new version is taken back when the mean agreement of its boxes with the old one's is lower, from 0 to 1.
     pub min_agreement: f64,
@@ -27,7 +29,7 @@ pub struct RolloutSettings {
 }
 
 /// The ways to take over.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Strategy {
     /// At once.
@@ -75,7 +77,7 @@ impl RolloutSettings {
 }
 
 /// How closely golden pictures must be reproduced.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GoldenSettings {
     /// The least IoU of an expected box with one of its class that was found.
