@@ -220,7 +220,8 @@ impl Pipeline {
                         thread_local! {
                             static SCRATCH: RefCell<prepare::Scratch> = RefCell::default();
                         }
-                        SCRATCH.with_borrow_mut(|scratch| Ok(prepare::prepare(&image, &version, &limits, scratch)))
+                        let (spec, buffers) = (version.spec(), version.buffers());
+                        SCRATCH.with_borrow_mut(|scratch| Ok(prepare::prepare(&image, spec, buffers, &limits, scratch)))
                     })
                     .await?
             }

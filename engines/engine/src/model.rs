@@ -1,5 +1,7 @@
 //! What an engine is: a model that is shared, and execution contexts that are not.
 
+use std::sync::Arc;
+
 use detectd_vision::DetectOptions;
 
 use crate::detect::{DetectScratch, Detected, detect_on_cpu};
@@ -15,6 +17,13 @@ pub trait Model: Send + Sync {
     /// # Errors
     /// No memory, or no device.
     fn open(&self) -> Result<Box<dyn Engine>, EngineError>;
+
+    /// The same weights for batches up to `max_batch` and for instances with `threads` threads. `None`, the default: to
+    /// change that, the model has to be loaded again.
+    fn resized(&self, max_batch: usize, threads: usize) -> Option<Arc<dyn Model>> {
+        let _ = (max_batch, threads);
+        None
+    }
 }
 
 /// One execution context. Opened, run and dropped on one thread; not `Send`.

@@ -81,6 +81,19 @@ impl ModelSpec {
         Ok(size)
     }
 
+    /// The same for batches up to `max_batch`; a fixed batch stays. `None`: whether the first dimension is a batch at all
+    /// is decided when a model is loaded.
+    #[must_use]
+    pub fn with_max_batch(&self, max_batch: usize) -> Option<Self> {
+        let batch = match self.batch {
+            BatchSize::UpTo(_) if max_batch > 0 => BatchSize::UpTo(max_batch),
+            BatchSize::Fixed(size) if max_batch > 0 => BatchSize::Fixed(size),
+            BatchSize::Absent if max_batch == 0 => BatchSize::Absent,
+            BatchSize::UpTo(_) | BatchSize::Fixed(_) | BatchSize::Absent => return None,
+        };
+        Some(Self { batch, ..self.clone() })
+    }
+
     /// The dimensions of an input beside the batch.
     #[must_use]
     pub fn dims_of_item<'a>(&self, input: &'a TensorSpec) -> &'a [Option<usize>] {

@@ -21,7 +21,7 @@ use crate::{graph, operators};
 pub fn load(options: &LoadOptions) -> Result<Arc<dyn Model>, EngineError> {
     let file = ModelFile::read(&options.path)?;
     let spec = graph::spec("onnx", file.graph(), options)?;
-    let model = build(file)?;
+    let model = Arc::new(build(file)?);
     let nodes = |specs: &[TensorSpec]| -> Result<Vec<NodeId>, EngineError> {
         let node = |spec: &TensorSpec| model.node_id(&spec.name).map_err(|error| EngineError::Load(error.to_string()));
         specs.iter().map(node).collect()
@@ -60,7 +60,7 @@ pub fn parse(options: &ModelOptions, bytes: Vec<u8>) -> Result<rten::Model, Stri
 
 struct Shared {
     spec: ModelSpec,
-    model: rten::Model,
+    model: Arc<rten::Model>,
     inputs: Vec<NodeId>,
     outputs: Vec<NodeId>,
     threads: usize,
@@ -83,6 +83,13 @@ impl Model for Embedded {
             shared: Arc::clone(&self.0),
             options: RunOptions::default().with_thread_pool(Some(pool)),
         }))
+    }
+
+    fn resized(&self, max_batch: usize, threads: usize) -> Option<Arc<dyn Model>> {
+        let Shared { spec, model, inputs, outputs, .. } = &*self.0;
+        let (inputs, outputs) = (inputs.clone(), outputs.clone());
+        let spec = spec.with_max_batch(max_batch)?;
+        Some(Arc::new(Self(Arc::new(Shared { spec, model: Arc::clone(model), inputs, outputs, threads }))))
     }
 }
 

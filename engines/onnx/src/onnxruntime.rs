@@ -122,6 +122,14 @@ impl Model for Runtime {
         };
         Ok(Box::new(Instance { shared: Arc::clone(&self.shared), session }))
     }
+
+    fn resized(&self, max_batch: usize, threads: usize) -> Option<Arc<dyn Model>> {
+        let Shared { environment, spec, bytes, external, .. } = &*self.shared;
+        let spec = spec.with_max_batch(max_batch)?;
+        let (environment, bytes, external) = (environment.clone(), bytes.clone(), external.clone());
+        let shared = Shared { environment, spec, bytes, external, threads };
+        Some(Arc::new(Self { shared: Arc::new(shared), first: Mutex::new(None) }))
+    }
 }
 
 /// One execution context.

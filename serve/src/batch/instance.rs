@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use detectd_engine::{DetectScratch, Engine, EngineError, Model};
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use super::execution::{Executed, Payloads};
 use super::{BatchQueue, Completed, Taken, warm_up};
@@ -38,20 +38,20 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Opens an engine on a new thread, runs it once at each of `warm_up`'s batch sizes, and lets it take work. Returns
+    /// Opens an engine on a new thread, runs it once at each of `sizes`, and lets it take work. Returns
     /// when it is ready.
     ///
     /// # Errors
     /// The engine cannot be opened or does not survive the warm-up; the thread has ended then.
-    pub fn start(index: usize, shared: Arc<Shared>, warm_up: &[usize]) -> Result<Self, EngineError> {
+    pub fn start(index: usize, shared: Arc<Shared>, sizes: &[usize]) -> Result<Self, EngineError> {
         let (report, ready) = std::sync::mpsc::sync_channel(1);
-        let warm_up = warm_up.to_vec();
+        let sizes = sizes.to_vec();
         let thread = thread::Builder::new()
             .name(format!("instance-{index}"))
             .spawn(move || {
                 let engine = open(&shared).and_then(|mut engine| {
-                    for &size in &warm_up {
-                        run_warm_up(&shared, engine.as_mut(), size)?;
+                    for &size in &sizes {
+                        guarded(|| warm_up(engine.as_mut(), size))?;
                     }
                     Ok(engine)
                 });
@@ -229,12 +229,4 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, Engine
             .unwrap_or_else(|| "no message".into());
         Err(EngineError::Backend(format!("panic: {message}")))
     })
-}
-
-fn run_warm_up(shared: &Shared, engine: &mut dyn Engine, size: usize) -> Result<(), EngineError> {
-    let Some(payloads) = warm_up::work(shared.model.spec(), size) else { return Ok(()) };
-    let started = Instant::now();
-    guarded(|| payloads.run(0..payloads.len(), engine, &mut DetectScratch::default()))?;
-    debug!(model = shared.name, size, elapsed = ?started.elapsed(), "warm-up");
-    Ok(())
 }

@@ -1,14 +1,31 @@
 //! What an engine is run with before it takes requests.
 
-use detectd_engine::{Batch, BatchSize, Detector, ModelSpec, Picture, Stage, Tensor, TensorData};
+use std::time::Instant;
+
+use detectd_engine::{
+    Batch, BatchSize, DetectScratch, Detector, Engine, EngineError, ModelSpec, Picture, Stage, Tensor, TensorData,
+};
 use detectd_vision::{DetectOptions, Image, Letterbox};
+use tracing::debug;
 
 use super::Payload;
 use super::execution::Payloads;
 
+/// Runs `engine` once with `size` rows.
+///
+/// # Errors
+/// The execution fails.
+pub fn warm_up(engine: &mut dyn Engine, size: usize) -> Result<(), EngineError> {
+    let Some(payloads) = work(engine.spec(), size) else { return Ok(()) };
+    let started = Instant::now();
+    payloads.run(0..payloads.len(), engine, &mut DetectScratch::default())?;
+    debug!(engine = engine.spec().engine, size, elapsed = ?started.elapsed(), "warm-up");
+    Ok(())
+}
+
 /// Work of `size` rows. `None` for a model that the first request must warm: one that decodes pictures by itself, as
 /// there is no file that every engine would take, and one that leaves dimensions beside the batch open.
-pub fn work(spec: &ModelSpec, size: usize) -> Option<Payloads> {
+fn work(spec: &ModelSpec, size: usize) -> Option<Payloads> {
     let mut payloads = Payloads::default();
     match &spec.detector {
         Some(detector) => {

@@ -1,12 +1,12 @@
 //! From an image as it came to a picture as the engine takes it. Runs on the CPU pool.
 
 use bytes::Bytes;
-use detectd_engine::{Picture, Stage};
+use detectd_engine::{ModelSpec, Picture, Stage};
 use detectd_vision::{DecodeError, DecodeLimits, Image, Letterbox, Resizer, decode, from_raw, probe as probe_header};
 
 use super::ImageSource;
+use crate::buffers::BufferPool;
 use crate::error::Error;
-use crate::repository::ModelVersion;
 
 /// A picture, and the size of the image it came from.
 pub struct Prepared {
@@ -38,32 +38,33 @@ pub fn probe(bytes: Bytes, limits: &DecodeLimits) -> Result<Prepared, Failure> {
     Ok(Prepared { picture: Picture::Encoded(bytes), size: (info.width, info.height) })
 }
 
-/// An encoded image on this thread, as far as the version's engine asks.
-pub fn now(bytes: Bytes, version: &ModelVersion, limits: &DecodeLimits) -> Result<Prepared, Failure> {
-    if version.spec().takes == Stage::Encoded {
+/// An encoded image on this thread, as far as the model's engine asks.
+pub fn now(bytes: Bytes, spec: &ModelSpec, buffers: &BufferPool, limits: &DecodeLimits) -> Result<Prepared, Failure> {
+    if spec.takes == Stage::Encoded {
         return probe(bytes, limits);
     }
-    prepare(&ImageSource::Encoded(bytes), version, limits, &mut Scratch::default())
+    prepare(&ImageSource::Encoded(bytes), spec, buffers, limits, &mut Scratch::default())
 }
 
-/// Decodes, and resizes if the version's engine asks for it.
+/// Decodes, and resizes if the model's engine asks for it.
 pub fn prepare(
     source: &ImageSource,
-    version: &ModelVersion,
+    spec: &ModelSpec,
+    buffers: &BufferPool,
     limits: &DecodeLimits,
     scratch: &mut Scratch,
 ) -> Result<Prepared, Failure> {
     let image = match source {
-        ImageSource::Prepared(values) => return take_prepared(values, version),
+        ImageSource::Prepared(values) => return take_prepared(values, spec, buffers),
         ImageSource::Encoded(bytes) => decode(bytes, limits, std::mem::take(&mut scratch.pixels))?.image,
         ImageSource::Raw { data, width, height, layout, stride } => {
             from_raw(data, *width, *height, *layout, *stride, limits)?
         }
     };
     let size = (image.width(), image.height());
-    match (version.spec().takes, &version.spec().detector) {
+    match (spec.takes, &spec.detector) {
         (Stage::Letterboxed, Some(detector)) => {
-            let mut input = version.buffers().take();
+            let mut input = buffers.take();
             let letterbox = detector
                 .preprocess
                 .run(&image, &mut input, &mut scratch.resizer)
@@ -76,10 +77,10 @@ pub fn prepare(
 }
 
 /// Checks an input that the caller prepared, and copies it into a pooled buffer.
-fn take_prepared(values: &[u8], version: &ModelVersion) -> Result<Prepared, Failure> {
+fn take_prepared(values: &[u8], spec: &ModelSpec, buffers: &BufferPool) -> Result<Prepared, Failure> {
     let refuse = |message: String| Failure { error: Error::invalid(message), decode_format: None };
-    let (Stage::Letterboxed, Some(detector)) = (version.spec().takes, &version.spec().detector) else {
-        let engine = &version.spec().engine;
+    let (Stage::Letterboxed, Some(detector)) = (spec.takes, &spec.detector) else {
+        let engine = &spec.engine;
         return Err(refuse(format!("the engine `{engine}` prepares images by itself: send them as they are")));
     };
     let preprocess = &detector.preprocess;
@@ -87,7 +88,7 @@ fn take_prepared(values: &[u8], version: &ModelVersion) -> Result<Prepared, Fail
     if values.len() != expected * size_of::<f32>() {
         return Err(refuse(format!("a prepared image: expected {expected} FP32 values, got {} bytes", values.len())));
     }
-    let mut input = version.buffers().take();
+    let mut input = buffers.take();
     let (numbers, _) = values.as_chunks();
     for (index, (value, &bytes)) in input.iter_mut().zip(numbers).enumerate() {
         *value = f32::from_le_bytes(bytes);

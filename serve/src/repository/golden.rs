@@ -8,13 +8,12 @@ use std::fs;
 use std::path::Path;
 
 use bytes::Bytes;
-use detectd_vision::{BoundingBox, DecodeLimits, Detection};
+use detectd_engine::{DetectScratch, Engine};
+use detectd_vision::{BoundingBox, DecodeLimits, DetectOptions, Detection};
 use serde::Deserialize;
 
-use super::ModelVersion;
 use super::manifest::GoldenSettings;
-use crate::batch::{Output, Payload, Priority, Work};
-use crate::error::Error;
+use crate::buffers::BufferPool;
 use crate::pipeline::prepare;
 
 /// A file beyond this size is no golden picture and no list of boxes.
@@ -42,12 +41,18 @@ struct Corners {
     y2: f32,
 }
 
-/// Runs the golden pictures of the version that lies in `folder` through `version`. A version without them passes.
-/// Returns how many there are.
+/// Runs the golden pictures of the version that lies in `folder` on `engine`. A version without them passes. Returns how
+/// many there are.
 ///
 /// # Errors
 /// A picture is missing, fails, or has other boxes; it is named.
-pub fn verify(folder: &Path, version: &ModelVersion, settings: &GoldenSettings) -> Result<usize, String> {
+pub fn verify(
+    folder: &Path,
+    engine: &mut dyn Engine,
+    options: &DetectOptions,
+    buffers: &BufferPool,
+    settings: &GoldenSettings,
+) -> Result<usize, String> {
     let list = folder.join("golden").join("expected.json");
     if !list.is_file() {
         return Ok(0);
@@ -60,29 +65,31 @@ pub fn verify(folder: &Path, version: &ModelVersion, settings: &GoldenSettings) 
         }
         let path = folder.join("golden").join(name);
         let at = |reason: &dyn std::fmt::Display| format!("golden picture {}: {reason}", path.display());
-        let (found, size) = detect_now(read(&path)?.into(), version).map_err(|error| at(&error.message))?;
+        let (found, size) = detect(read(&path)?.into(), engine, options, buffers).map_err(|reason| at(&reason))?;
         if size != (picture.width, picture.height) {
             let expected = (picture.width, picture.height);
             return Err(at(&format_args!("it is {size:?} pixels, expected {expected:?}")));
         }
-        let threshold = version.defaults().score_threshold;
-        compare(&picture.detections, &found, threshold, settings).map_err(|reason| at(&reason))?;
+        compare(&picture.detections, &found, options.score_threshold, settings).map_err(|reason| at(&reason))?;
     }
     Ok(pictures.len())
 }
 
-/// Runs one picture the way of a request, and waits for it. Blocks.
-fn detect_now(bytes: Bytes, version: &ModelVersion) -> Result<(Vec<Detection>, (u32, u32)), Error> {
-    let prepared = prepare::now(bytes, version, &DecodeLimits::default()).map_err(|failure| failure.error)?;
-    let closed = |_| Error::unavailable("the version takes no work");
-    let place = version.queue().reserve().map_err(closed)?;
-    let options = version.defaults().clone();
-    let payload = Payload::Picture { picture: prepared.picture, options };
-    let work = |reply| Work { payload, deadline: None, reply };
-    match place.push(Priority::Normal, work).map_err(closed)?.wait()?.output {
-        Output::Detections(detections) => Ok((detections, prepared.size)),
-        Output::Tensors(_) => Err(Error::internal("the model is no detector")),
-    }
+/// The boxes of one picture, and its size.
+fn detect(
+    bytes: Bytes,
+    engine: &mut dyn Engine,
+    options: &DetectOptions,
+    buffers: &BufferPool,
+) -> Result<(Vec<Detection>, (u32, u32)), String> {
+    let prepared = prepare::now(bytes, engine.spec(), buffers, &DecodeLimits::default())
+        .map_err(|failure| failure.error.message)?;
+    let (pictures, options) = ([prepared.picture], [options.clone()]);
+    let detected =
+        engine.detect(&pictures, &options, &mut DetectScratch::default()).map_err(|error| error.to_string())?;
+    buffers.give_back(pictures.into());
+    let found = detected.detections.into_iter().next().ok_or("no answer came")?;
+    Ok((found, prepared.size))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {

@@ -15,6 +15,7 @@ pub mod layout;
 mod leave;
 pub mod manifest;
 mod overrides;
+mod rehearsal;
 mod rollout;
 mod slot;
 mod swap;

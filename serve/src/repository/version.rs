@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use detectd_engine::{Detector, DetectorOptions, LoadOptions, ModelSpec};
+use detectd_engine::{Detector, DetectorOptions, Device, LoadOptions, Model, ModelSpec};
 use detectd_vision::DetectOptions;
 use tracing::info;
 
 use super::fingerprint::digest;
 use super::layout::ModelFolder;
 use super::manifest::Task;
+use super::rehearsal::Rehearsal;
 use crate::batch::{BatchQueue, Instance, Shared};
 use crate::buffers::BufferPool;
 use crate::engines::Engines;
@@ -24,6 +25,8 @@ pub struct ModelVersion {
     name: String,
     version: u64,
     digest: String,
+    engine: String,
+    options: LoadOptions,
     labels: Vec<String>,
     defaults: DetectOptions,
     buffers: Arc<BufferPool>,
@@ -34,11 +37,20 @@ pub struct ModelVersion {
 }
 
 impl ModelVersion {
-    /// Reads, loads, opens and warms a version. Blocks for as long as that takes.
+    /// Reads, loads, rehearses, opens and warms a version. The weights of `present`, the version of that number that
+    /// serves, are used again if nothing but the sizes of batches and instances has changed. `aside`: others serve
+    /// meanwhile, and go first. Blocks for as long as that takes.
     ///
     /// # Errors
     /// What failed, with the model's name, the version and the file.
-    pub fn load(folder: &ModelFolder, version: u64, engines: &Engines, metrics: &Metrics) -> Result<Self, String> {
+    pub fn load(
+        folder: &ModelFolder,
+        version: u64,
+        present: Option<&Self>,
+        aside: bool,
+        engines: &Engines,
+        metrics: &Metrics,
+    ) -> Result<Self, String> {
         let started = Instant::now();
         let manifest = &folder.manifest;
         let files = folder.read_version(version)?;
@@ -61,7 +73,12 @@ impl ModelVersion {
             }),
         };
         let at = |error: &dyn std::fmt::Display| format!("{}: {error}", files.file.display());
-        let model = engines.load(&manifest.engine, &options).map_err(|error| at(&error))?;
+        let present = present
+            .filter(|present| present.is_live() && present.engine == manifest.engine && present.digest == digest);
+        let model = match present.and_then(|present| present.resized(&options)) {
+            Some(model) => model,
+            None => engines.load(&manifest.engine, &options).map_err(|error| at(&error))?,
+        };
         let spec = model.spec();
         match (&options.detector, &spec.detector) {
             (Some(_), None) => return Err(at(&"the engine made no detector of it")),
@@ -79,9 +96,20 @@ impl ModelVersion {
             )));
         }
         let policy = manifest.policy(spec.batch);
-        let warm_up = warm_up_sizes(policy.max_batch, &policy.preferred);
+        let sizes = warm_up_sizes(policy.max_batch, &policy.preferred);
         let queue = manifest.queue();
         let buffers = Arc::new(BufferPool::new(input_len, queue.capacity.min(4 * policy.max_batch)));
+        let rehearsal = Rehearsal {
+            model: model.as_ref(),
+            sizes: &sizes,
+            folder: &folder.path.join(version.to_string()),
+            options: &manifest.options,
+            golden: &manifest.golden,
+            buffers: &buffers,
+        };
+        let golden = rehearsal.run(aside).map_err(|error| at(&error))?;
+        // On the CPU the rehearsal has prepared everything but the instance itself; elsewhere each prepares for itself.
+        let warm_up = if spec.device == Device::Cpu { &[1][..] } else { &sizes };
         let version_metrics = Arc::new(metrics.version(&folder.name, version, &files.labels));
         let shared = Arc::new(Shared {
             name: format!("{}/{version}", folder.name),
@@ -95,6 +123,8 @@ impl ModelVersion {
             name: folder.name.clone(),
             version,
             digest,
+            engine: manifest.engine.clone(),
+            options,
             labels: files.labels.clone(),
             defaults: manifest.options.clone(),
             buffers,
@@ -104,7 +134,7 @@ impl ModelVersion {
             instances: Mutex::default(),
         };
         for index in 0..instance_count {
-            let instance = Instance::start(index, Arc::clone(&shared), &warm_up).map_err(|error| at(&error))?;
+            let instance = Instance::start(index, Arc::clone(&shared), warm_up).map_err(|error| at(&error))?;
             loaded.instances.lock().unwrap_or_else(PoisonError::into_inner).push(instance);
         }
         let elapsed = started.elapsed();
@@ -114,6 +144,7 @@ impl ModelVersion {
             engine = loaded.spec().engine,
             instances = instance_count,
             threads,
+            golden,
             seconds = elapsed.as_secs_f32(),
             "loaded"
         );
@@ -196,6 +227,19 @@ impl ModelVersion {
     #[must_use]
     pub fn buffers(&self) -> &Arc<BufferPool> {
         &self.buffers
+    }
+
+    /// The weights for other sizes of batches and instances; `None` if `options` asks for more than that.
+    fn resized(&self, options: &LoadOptions) -> Option<Arc<dyn Model>> {
+        let (max_batch, threads) = (options.max_batch, options.threads);
+        let of_its_size = LoadOptions { max_batch, threads, ..self.options.clone() };
+        if of_its_size != *options {
+            return None;
+        }
+        if (max_batch, threads) == (self.options.max_batch, self.options.threads) {
+            return Some(Arc::clone(&self.shared.model));
+        }
+        self.shared.model.resized(max_batch, threads)
     }
 
     /// What is counted.

@@ -25,6 +25,7 @@ pub struct Control {
     changed: Condvar,
     executions: Mutex<Vec<usize>>,
     classes: Mutex<Vec<u8>>,
+    loaded: Mutex<usize>,
     opened: Mutex<usize>,
     broken: Mutex<bool>,
 }
@@ -45,6 +46,11 @@ impl Control {
     /// No engine can be opened from now on.
     pub fn break_opening(&self) {
         *self.broken.lock().unwrap() = true;
+    }
+
+    /// How many times a model was loaded.
+    pub fn loaded(&self) -> usize {
+        *self.loaded.lock().unwrap()
     }
 
     /// How many times an engine was opened.
@@ -70,6 +76,7 @@ impl Control {
         move |options| {
             let behaviour = Behaviour::read(&options.path);
             behaviour.load()?;
+            *control.loaded.lock().unwrap() += 1;
             let spec = ModelSpec {
                 engine: "controlled".into(),
                 inputs: Vec::new(),
@@ -151,6 +158,11 @@ impl Model for ControlledModel {
             executions: 0,
             control: Arc::clone(&self.control),
         }))
+    }
+
+    fn resized(&self, max_batch: usize, _: usize) -> Option<Arc<dyn Model>> {
+        let (behaviour, control) = (self.behaviour.clone(), Arc::clone(&self.control));
+        Some(Arc::new(Self { spec: self.spec.with_max_batch(max_batch)?, behaviour, control }))
     }
 }
 

@@ -143,9 +143,8 @@ async fn a_new_version_takes_over_and_no_request_fails() {
 async fn the_same_number_with_another_content_takes_over() {
     let daemon = Daemon::start(watching()).await;
     let traffic = Traffic::start(&daemon).await;
-    let before = daemon.control.opened();
     publish(&daemon, 1, "takes 1");
-    eventually("it is opened anew", || async { daemon.control.opened() > before }).await;
+    eventually("it is loaded anew", || async { daemon.control.loaded() == 2 }).await;
     traffic.more(50).await;
     traffic.stop().await;
     eventually("its metrics go on", || async {
@@ -223,10 +222,10 @@ async fn only_what_changed_is_loaded() {
     let setup = Setup { manifest: "versions = \"all\"\n[instances]\ncount = 1\n", ..watching() };
     let daemon = Daemon::start(setup).await;
     publish(&daemon, 2, "");
-    eventually("both serve", || async { daemon.control.opened() == 2 && answering(&daemon).await == 2 }).await;
+    eventually("both serve", || async { daemon.control.loaded() == 2 && answering(&daemon).await == 2 }).await;
     publish(&daemon, 3, "");
     eventually("three serve", || async { answering(&daemon).await == 3 }).await;
-    assert_eq!(daemon.control.opened(), 3, "versions 1 and 2 were not opened again");
+    assert_eq!(daemon.control.loaded(), 3, "versions 1 and 2 were not loaded again");
     let ask = |version| wire::DetectRequest { version, ..request(good(1)) };
     for version in 1..=3 {
         let answer = daemon.client().await.detect(ask(version)).await.unwrap().into_inner();
@@ -236,7 +235,31 @@ async fn only_what_changed_is_loaded() {
     eventually("the removed one leaves", || async { status(&daemon, 2).await.is_none() }).await;
     let refused = daemon.client().await.detect(ask(2)).await.unwrap_err();
     assert_eq!(refused.code(), Code::NotFound);
-    assert_eq!(daemon.control.opened(), 3);
+    assert_eq!(daemon.control.loaded(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sizes_change_without_loading_the_weights_again() {
+    let daemon = Daemon::start(Setup { manifest: "[instances]\ncount = 1\n", ..watching() }).await;
+    let traffic = Traffic::start(&daemon).await;
+    let manifest = daemon.repository.path().join("parts/model.toml");
+    let first = fs::read_to_string(&manifest).unwrap();
+    let more = "[instances]\ncount = 3\n[batching]\nmax_batch_size = 16\nqueue_capacity = 7\n";
+    fs::write(&manifest, first.replace("[instances]\ncount = 1\n", more)).unwrap();
+    let spec = async || {
+        let request = wire::GetModelRequest { model: "parts".into(), version: 0 };
+        daemon.client().await.get_model(request).await.unwrap().into_inner()
+    };
+    eventually("the batch is larger", || async { spec().await.max_batch_size == 16 }).await;
+    assert_eq!(daemon.control.loaded(), 1);
+    traffic.more(20).await;
+    // What is no size is loaded.
+    let precise = first.replace("[instances]", "precision = \"fp32\"\n[instances]");
+    fs::write(&manifest, precise).unwrap();
+    eventually("it is loaded again", || async { daemon.control.loaded() == 2 }).await;
+    eventually("the batch is as before", || async { spec().await.max_batch_size == 8 }).await;
+    traffic.more(20).await;
+    traffic.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -46,6 +46,22 @@ pub fn repeatable(bench: &Bench<'_>) {
     }
 }
 
+/// An engine that cannot be resized is loaded again, and has nothing to show here.
+pub fn resized(bench: &Bench<'_>) {
+    let network = networks::detector();
+    let model = bench.load(&network, None, None);
+    let larger = MAX_BATCH + 3;
+    let Some(resized) = model.resized(larger, 2) else { return };
+    assert!(resized.spec().batch.max() >= larger, "{:?}", resized.spec().batch);
+    assert!(model.resized(0, 1).is_none(), "a batch does not go by resizing");
+    let batch = batch(&network, larger, 14);
+    let refused = model.open().expect("opens").infer(&batch);
+    assert!(refused.is_err(), "the first one keeps its size");
+    drop(model);
+    let outputs = resized.open().expect("opens").infer(&batch).expect("runs");
+    assert_close(&outputs, &network.evaluate(&batch), bench.suite.tolerance, "resized");
+}
+
 pub fn outlive_the_model(bench: &Bench<'_>) {
     let network = networks::detector();
     let model = bench.load(&network, None, None);

@@ -29,5 +29,6 @@ pub const ALL: &[(&str, Check)] = &[
     ("instances on several threads", instances::concurrent),
     ("the same answer every time", instances::repeatable),
     ("instances outlive the model", instances::outlive_the_model),
+    ("other sizes with the same weights", instances::resized),
     ("opening and dropping keeps memory", instances::keep_memory),
 ];
