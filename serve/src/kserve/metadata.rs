@@ -18,8 +18,15 @@ const ANY: i64 = -1;
 
 /// The server; `extensions` depend on its settings.
 pub fn server(shared_memory: bool, log: bool) -> wire::ServerMetadataResponse {
-    let always = ["statistics", "model_repository", "model_configuration", "schedule_policy", "parameters"]
-        .map(|name| (name, true));
+    let always = [
+        "binary_tensor_data",
+        "statistics",
+        "model_repository",
+        "model_configuration",
+        "schedule_policy",
+        "parameters",
+    ];
+    let always = always.map(|name| (name, true));
     let some = [("system_shared_memory", shared_memory), ("logging", log)];
     let extensions = always.into_iter().chain(some).filter(|(_, is_there)| *is_there);
     wire::ServerMetadataResponse {
