@@ -17,11 +17,12 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{OriginalUri, Request, State};
-use axum::http::{Method, StatusCode};
+use axum::http::{Extensions, HeaderMap, Method, StatusCode, Version};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio_util::task::TaskTracker;
+use tower_http::compression::predicate::{DefaultPredicate, Predicate as _};
 use tower_http::compression::{CompressionLayer, CompressionLevel};
 use tower_http::decompression::RequestDecompressionLayer;
 
@@ -82,11 +83,17 @@ impl Rest {
     /// The endpoints, to be nested under `/v2`.
     #[must_use]
     pub fn router(self) -> Router {
+        // The quickest level, as it compresses on the async runtime. Clients that take anything compressed send it with
+        // every request, but decompress the answers of inference only, and no refusals.
+        let compression = CompressionLayer::new()
+            .quality(CompressionLevel::Fastest)
+            .compress_when(DefaultPredicate::new().and(is_answer));
         // What is neither of its two encodings is refused in `body.rs`.
         let decompression = RequestDecompressionLayer::new().pass_through_unaccepted(true);
         let work = Router::new()
             .route("/models/{model}/infer", post(infer::infer))
             .route("/models/{model}/versions/{version}/infer", post(infer::infer))
+            .layer(compression)
             .route("/repository/models/{model}/load", post(calls::load))
             .route("/repository/models/{model}/unload", post(calls::unload))
             // Inside, so that no refused body is decompressed.
@@ -120,13 +127,7 @@ impl Rest {
             .route("/cudasharedmemory/unregister", post(calls::unregister_cuda))
             .route("/cudasharedmemory/region/{name}/unregister", post(calls::unregister_cuda))
             .layer(decompression);
-        // The quickest level, as it compresses on the async runtime.
-        let compression = CompressionLayer::new().quality(CompressionLevel::Fastest);
-        work.merge(others)
-            .method_not_allowed_fallback(wrong_method)
-            .fallback(unknown)
-            .layer(compression)
-            .with_state(self)
+        work.merge(others).method_not_allowed_fallback(wrong_method).fallback(unknown).with_state(self)
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -167,6 +168,10 @@ async fn admit(State(rest): State<Rest>, request: Request, next: Next) -> Respon
         rest.kserve.metrics().rejected(error.code);
     }
     response.map(|body| Body::new(Tracked::new(body, call)))
+}
+
+fn is_answer(status: StatusCode, _: Version, _: &HeaderMap, _: &Extensions) -> bool {
+    status.is_success()
 }
 
 async fn wrong_method(method: Method, OriginalUri(uri): OriginalUri) -> Response {
