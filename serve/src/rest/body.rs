@@ -13,7 +13,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Rest;
 use crate::budget::Held;
-use crate::error::Error;
+use crate::error::{Error, ErrorCode};
 use crate::rpc::body::{Arriving, MAX_PAUSE, Terms, too_large};
 
 /// A body that says how long it is gets at most so much room before it has come.
@@ -28,8 +28,13 @@ impl Rest {
     /// # Errors
     /// It is too large, comes too late, is broken, or compressed in a way that is not known; there is no room for it.
     pub(super) async fn read(&self, request: Request, deadline: Option<Instant>) -> Result<(Bytes, Held), Error> {
-        check_encoding(request.headers())?;
-        let length = content_length(request.headers());
+        let length = match announced(request.headers(), self.max_message_bytes) {
+            Ok(length) => length,
+            Err(error) => {
+                discard(request, self.max_message_bytes).await;
+                return Err(error);
+            }
+        };
         let mut body = Arriving::whole(
             request.into_body(),
             Terms {
@@ -40,16 +45,27 @@ impl Rest {
             },
         );
         let held = body.held();
-        let result = match length {
-            Some(length) if length > self.max_message_bytes => {
-                Err(too_large(self.max_message_bytes, &format!("{length} bytes")))
-            }
-            _ => collect(&mut body, length).await,
-        };
-        if result.is_err() {
+        let result = collect(&mut body, length).await;
+        // Whoever is late already is waited for no longer.
+        if result.as_ref().is_err_and(|error| error.code != ErrorCode::DeadlineExceeded) {
             drain(body.into_inner(), self.max_message_bytes).await;
         }
         result.map(|bytes| (bytes, held))
+    }
+}
+
+/// The body's length, if its headers say it; that of a compressed one they do not, as decompression has taken it away.
+fn announced(headers: &HeaderMap, limit: usize) -> Result<Option<usize>, Error> {
+    if let Some(encoding) = headers.get(header::CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
+        let encoding = String::from_utf8_lossy(encoding.as_bytes());
+        return Err(Error::unimplemented(format!(
+            "Content-Encoding: expected gzip, deflate or none, got `{encoding}`"
+        )));
+    }
+    let length: Option<usize> = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    match length {
+        Some(length) if length > limit => Err(too_large(limit, &format!("{length} bytes"))),
+        length => Ok(length),
     }
 }
 
@@ -90,21 +106,6 @@ async fn drain(mut body: axum::body::Body, most: usize) {
     };
     // Whoever takes longer has to do with a broken connection.
     let _ = tokio::time::timeout(LISTEN, reading).await;
-}
-
-fn check_encoding(headers: &HeaderMap) -> Result<(), Error> {
-    match headers.get(header::CONTENT_ENCODING) {
-        Some(encoding) if encoding != "identity" => {
-            let encoding = String::from_utf8_lossy(encoding.as_bytes());
-            Err(Error::unimplemented(format!("Content-Encoding: expected gzip, deflate or none, got `{encoding}`")))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// None where the body is compressed, as decompression takes the header away.
-fn content_length(headers: &HeaderMap) -> Option<usize> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn innermost<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {

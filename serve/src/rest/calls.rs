@@ -124,14 +124,11 @@ struct RepositoryRequest {
 }
 
 pub async fn load(State(rest): State<Rest>, In(named): In<Named>, request: Request) -> Answer {
-    let (parameters, _held) = {
-        let (body, held) = rest.read(request, rest.deadline()).await?;
-        let parameters = if body.len() > LONG_JSON {
-            rest.kserve.pipeline().cpu().run(move || repository_parameters(&body)).await?
-        } else {
-            repository_parameters(&body)?
-        };
-        (parameters, held)
+    let (body, _held) = rest.read(request, rest.deadline()).await?;
+    let parameters = if body.len() > LONG_JSON {
+        rest.kserve.pipeline().cpu().run(move || repository_parameters(&body)).await?
+    } else {
+        repository_parameters(&body)?
     };
     let model_name = named.model;
     let request = wire::RepositoryModelLoadRequest { model_name, parameters, ..Default::default() };

@@ -40,23 +40,15 @@ async fn answer(
     let header = header_length(request.headers());
     // Its part of the budget is held until the answer is there.
     let (body, held) = rest.read(request, deadline).await?;
-    let InferRequest { mut message, binary } = match header? {
+    let InferRequest { mut message, binary, copied } = match header? {
         Some(0) => {
             let (input, raw_input_contents) = rest.kserve.raw_binary_input(&model, &version, body)?;
             let message = wire::ModelInferRequest { inputs: vec![input], raw_input_contents, ..Default::default() };
-            InferRequest { message, binary: Binary { default: true, outputs: HashMap::new() } }
+            InferRequest { message, binary: Binary { default: true, outputs: HashMap::new() }, copied: 0 }
         }
-        header => {
-            let header = header.unwrap_or(body.len());
-            let read = read(rest, body, header).await?;
-            // What was written as text is there a second time now.
-            let binary_length = read.message.raw_input_contents.iter().map(Bytes::len).sum();
-            if header > LONG_JSON {
-                rest.budget.take(binary_length, &held)?;
-            }
-            read
-        }
+        header => read(rest, header.unwrap_or(body.len()), body).await?,
     };
+    rest.budget.take(copied, &held)?;
     message.model_name = model;
     message.model_version = version;
     id.clone_from(&message.id);
@@ -72,7 +64,7 @@ async fn answer(
     Ok(written.into_response())
 }
 
-async fn read(rest: &Rest, body: Bytes, header: usize) -> Result<InferRequest, Error> {
+async fn read(rest: &Rest, header: usize, body: Bytes) -> Result<InferRequest, Error> {
     let limit = rest.max_message_bytes;
     if header > LONG_JSON {
         rest.kserve.pipeline().cpu().run(move || request::read(&body, header, limit)).await

@@ -27,6 +27,8 @@ pub struct InferRequest {
     pub message: wire::ModelInferRequest,
     /// Which outputs are binary data.
     pub binary: Binary,
+    /// Bytes that came as text, and are there a second time now.
+    pub copied: usize,
 }
 
 /// Which outputs are written as binary data.
@@ -82,11 +84,12 @@ pub fn read(body: &Bytes, header: usize, limit: usize) -> Result<InferRequest, E
     let mut rest = body.slice(header..);
     let mut raw = Vec::with_capacity(json.inputs.len());
     let mut inputs = Vec::with_capacity(json.inputs.len());
+    let mut copied = 0;
     for input in json.inputs {
-        let name = input.name.clone();
-        let left = limit.saturating_sub(raw.iter().map(Bytes::len).sum());
-        let (input, contents) =
-            read_input(input, &mut rest, left).map_err(|error| error.context(format_args!("input `{name}`")))?;
+        let (name, is_text) = (input.name.clone(), input.data.is_some());
+        let (input, contents) = read_input(input, &mut rest, limit.saturating_sub(copied))
+            .map_err(|error| error.context(format_args!("input `{name}`")))?;
+        copied += contents.as_ref().filter(|_| is_text).map_or(0, Bytes::len);
         inputs.push(input);
         raw.extend(contents);
     }
@@ -114,7 +117,7 @@ pub fn read(body: &Bytes, header: usize, limit: usize) -> Result<InferRequest, E
         raw_input_contents: raw,
         ..wire::ModelInferRequest::default()
     };
-    Ok(InferRequest { message, binary })
+    Ok(InferRequest { message, binary, copied })
 }
 
 /// An input, and its contents unless they are in shared memory; `rest` is the binary data not taken yet.
@@ -189,7 +192,8 @@ mod tests {
                 {"name": "c", "datatype": "UINT8", "shape": [1], "parameters": {"shared_memory_region": "r"}},
                 {"name": "d", "datatype": "UINT8", "shape": [1], "parameters": {"binary_data_size": 1}}],
             "outputs": [{"name": "x", "parameters": {"binary_data": false}}, {"name": "y"}]}"#;
-        let InferRequest { message, binary } = of(json, &[1, 2, 3]).unwrap();
+        let InferRequest { message, binary, copied } = of(json, &[1, 2, 3]).unwrap();
+        assert_eq!(copied, 1);
         assert_eq!(message.id, "7");
         assert_eq!(message.raw_input_contents, [&[1, 2][..], &[9], &[3]]);
         assert_eq!(message.inputs[0].parameters.len(), 0);

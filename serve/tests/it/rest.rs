@@ -232,7 +232,7 @@ async fn tensor_models_take_json_and_raw_binary() {
     let answer = http.post("/v2/models/one/infer", &json!({ "inputs": [x] })).await.json();
     let got: Vec<f64> = serde_json::from_value(output(&answer, "y")["data"].clone()).unwrap();
     let (x, weight) = ([[1.0, 2.0], [0.0, -1.5]], [[0.5, -0.5], [1.0, 0.25]]);
-    let expected = x.iter().flat_map(|x| [0, 1].map(|out| x[0] * weight[0][out] + x[1] * weight[1][out]));
+    let expected = x.iter().flat_map(|x| [0, 1].map(|out| x[0] * weight[out][0] + x[1] * weight[out][1]));
     for (got, sum) in got.iter().zip(expected) {
         let expected = 1.0 / (1.0 + f64::exp(-sum));
         assert!((got - expected).abs() < 1e-5, "{got} {expected}");

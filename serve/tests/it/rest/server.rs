@@ -129,7 +129,7 @@ async fn models_are_loaded_and_unloaded_by_name() {
     }
     let fixed = Daemon::start(Setup::default()).await;
     let (status, message) = Http::to(&fixed).post("/v2/repository/models/parts/load", &json!({})).await.error();
-    assert!(status == 501 && message.contains("repository.control"), "{status} {message}");
+    assert!(status == 400 && message.contains("repository.control"), "{status} {message}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
