@@ -47,7 +47,7 @@ def server_metadata(client) -> None:
 def model_metadata(client) -> None:
     metadata = client.get_model_metadata(MODEL)
     inputs = {each["name"]: (each["datatype"], each["shape"]) for each in metadata["inputs"]}
-    assert inputs == {"image": ("BYTES", [-1]), "images": ("UINT8", [-1, -1, -1, 3])}, inputs
+    assert inputs == {"image": ("BYTES", [-1, 1]), "images": ("UINT8", [-1, -1, -1, 3])}, inputs
     assert [each["name"] for each in metadata["outputs"]] == ["num_detections", "boxes", "scores", "classes"]
     assert metadata["versions"] == ["1"], metadata
     refused("404", "nothing", client.get_model_metadata, "nothing")

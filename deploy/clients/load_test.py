@@ -79,7 +79,8 @@ def hey(daemon, folder: Path, requests: int) -> dict:
 def perf_analyzer(protocol: str, daemon, folder: Path, requests: int) -> dict:
     """It asks for metadata, configuration and statistics as well, and repeats until its figures are stable."""
     given, told = folder / "perf_analyzer.json", folder / f"{protocol}.csv"
-    given.write_text(json.dumps({"data": [{"image": {"b64": base64.b64encode(raw_picture()).decode()}}]}))
+    image = {"b64": base64.b64encode(raw_picture()).decode(), "shape": [1]}
+    given.write_text(json.dumps({"data": [{"image": image}]}))
     address = daemon.http if protocol == "http" else daemon.grpc
     run("perf_analyzer", "-m", MODEL, "-u", address, "-i", protocol, "--input-data", given, "--concurrency-range",
         CALLERS, "--measurement-mode", "count_windows", "--measurement-request-count", max(requests // 4, 1),
@@ -108,12 +109,12 @@ def main() -> int:
         for tool, transport, measure in RUNS:
             if not shutil.which(tool):
                 counts["skipped"] += 1
-                print(layout.format(tool, transport, "SKIPPED", "", "", "", "", "") + "it is not on the PATH")
+                print(layout.format(tool, transport, "SKIPPED", "", "", "", "", "").rstrip() + "  it is not on the PATH")
                 continue
             try:
                 figures, reason = measure(daemon, Path(folder), requests), ""
             except Exception as error:  # Whatever goes wrong is its result.
-                figures, reason = None, str(error)
+                figures, reason = None, "  " + str(error).replace("\n", " ")
             good = figures is not None and figures["errors"] == 0
             counts["passed" if good else "failed"] += 1
             cells = ["", "", "", "", ""] if figures is None else [
