@@ -51,7 +51,7 @@ fn shape(input: &TensorSpec, batch: BatchSize, datatype: Datatype, length: usize
     if open > 1 {
         return Err(refuse("more than one of its sizes is open"));
     }
-    if length % known != 0 || (open == 0 && length != known) {
+    if !length.is_multiple_of(known) || (open == 0 && length != known) {
         let several = if open == 0 { "" } else { "a multiple of " };
         return Err(refuse(&format!("expected {several}{known} bytes, got {length}")));
     }

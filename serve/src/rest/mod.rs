@@ -81,7 +81,6 @@ impl Rest {
     }
 
     /// The endpoints, to be nested under `/v2`.
-    #[must_use]
     pub fn router(self) -> Router {
         // The quickest level, as it compresses on the async runtime. Clients that take anything compressed send it with
         // every request, but decompress the answers of inference only, and no refusals.

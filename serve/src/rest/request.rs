@@ -201,7 +201,7 @@ mod tests {
         let mut names: Vec<_> = message.parameters.keys().collect();
         names.sort();
         assert_eq!(names, ["nms", "timeout"]);
-        assert!(binary.default && binary.outputs["x"] == false && !binary.outputs.contains_key("y"));
+        assert!(binary.default && !binary.outputs["x"] && !binary.outputs.contains_key("y"));
     }
 
     #[test]
