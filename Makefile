@@ -42,6 +42,10 @@ test: ## All tests; needs nothing but cargo
 test-clients: ## The public KServe and Triton clients against a real daemon (sets up a Python environment)
 	deploy/clients/run.sh
 
+.PHONY: load-clients
+load-clients: ## Public load generators (ghz, hey, perf_analyzer), those that are installed, against a real daemon
+	deploy/clients/load.sh
+
 .PHONY: demo
 demo: ## The bundled model on the bundled pictures, through a real daemon
 	cargo run --release -- demo

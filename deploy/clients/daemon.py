@@ -10,11 +10,11 @@ MODELS = Path(__file__).resolve().parent.parent / "models"
 
 
 class Daemon:
-    """Runs `detectd serve` on the bundled models for as long as the `with` block."""
+    """Runs `detectd serve` for as long as the `with` block, on the bundled models unless others are named."""
 
-    def __init__(self, binary: str, *settings: str):
+    def __init__(self, binary: str, *settings: str, models: Path = MODELS):
         flags = [flag for setting in settings for flag in ("--set", setting)]
-        command = [binary, "serve", "--repository", str(MODELS), "--log-format", "json"]
+        command = [binary, "serve", "--repository", str(models), "--log-format", "json"]
         command += ["--grpc-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0", *flags]
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         self._serving = threading.Event()

@@ -1,11 +1,12 @@
-"""The bundled pictures, what is to be found in them, and requests for them."""
+"""The bundled pictures, what is to be found in them, requests for them, and refusals."""
 
 import json
 
 import numpy
 from daemon import MODELS
 from PIL import Image
-from tritonclient.grpc import InferInput
+from tritonclient import grpc
+from tritonclient.utils import InferenceServerException
 
 MODEL = "workbench"
 GOLDEN = MODELS / MODEL / "1" / "golden"
@@ -23,14 +24,26 @@ def pixels(name: str) -> numpy.ndarray:
     return numpy.asarray(Image.open(GOLDEN / name).convert("RGB"))
 
 
-def tensor(name: str, values: numpy.ndarray, datatype: str) -> InferInput:
-    given = InferInput(name, list(values.shape), datatype)
-    given.set_data_from_numpy(values)
+def tensor(name: str, values: numpy.ndarray, datatype: str, client=grpc, **options):
+    """An input for one of the modules `tritonclient.grpc` and `tritonclient.http`."""
+    given = client.InferInput(name, list(values.shape), datatype)
+    given.set_data_from_numpy(values, **options)
     return given
 
 
-def image_input(*names: str) -> InferInput:
-    return tensor("image", numpy.array([encoded(name) for name in names], dtype=object), "BYTES")
+def image_input(*names: str, client=grpc):
+    return tensor("image", numpy.array([encoded(name) for name in names], dtype=object), "BYTES", client)
+
+
+def refused(status: str, words: str, call, *arguments, **options) -> None:
+    """The call fails with this status, a name of gRPC's or a number of HTTP's, and a message that has these words."""
+    try:
+        call(*arguments, **options)
+    except InferenceServerException as error:
+        assert error.status() in (status, f"StatusCode.{status}"), f"{error.status()}: {error.message()}"
+        assert words in error.message(), error.message()
+        return
+    raise AssertionError("it was not refused")
 
 
 def check_expected(result, *names: str) -> None:

@@ -4,9 +4,14 @@
 """
 
 import sys
+import tempfile
+from pathlib import Path
 
 import grpc_aio_calls
 import grpc_calls
+import http_aio_calls
+import http_calls
+import repository_calls
 import wire_definitions
 from daemon import Daemon
 from report import Report
@@ -18,6 +23,13 @@ def main() -> int:
     with Daemon(sys.argv[1], "server.shared_memory=true") as daemon:
         grpc_calls.check_all(report, daemon)
         grpc_aio_calls.check_all(report, daemon)
+        http_calls.check_all(report, daemon)
+        http_aio_calls.check_all(report, daemon)
+    with tempfile.TemporaryDirectory() as folder:
+        models = repository_calls.models(Path(folder))
+        with Daemon(sys.argv[1], "repository.control=explicit", "repository.models=workbench,network",
+                    models=models) as daemon:
+            repository_calls.check_all(report, daemon)
     return report.close()
 
 

@@ -7,22 +7,25 @@ use std::time::{Duration, Instant};
 use detectd_vision::DecodeLimits;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic_health::server::HealthReporter;
 use tracing::{info, warn};
 
+use crate::budget::Budget;
 use crate::config::{Config, Control};
 use crate::cpu_pool::CpuPool;
 use crate::engines::Engines;
 use crate::error::Error;
 use crate::http::{self, HttpState};
+use crate::kserve::{Inference, Kserve, SharedMemory};
 use crate::lifecycle::Lifecycle;
 use crate::logging::LogControl;
 use crate::metrics::Metrics;
 use crate::pipeline::{Limits, Pipeline};
 use crate::repository::{self, Repository};
-use crate::rpc::{self, AdminRpc, Admission, Connections, DetectRpc, Inference, KserveRpc, RpcLimits, SharedMemory};
+use crate::rest::Rest;
+use crate::rpc::{self, AdminRpc, Admission, Connections, DetectRpc, KserveRpc, RpcLimits};
 use crate::status_page;
 
 /// How long what must not lose anything by it may still take when its time is over: refusals on their way to their
@@ -36,6 +39,7 @@ pub struct App {
     lifecycle: Arc<Lifecycle>,
     repository: Arc<Repository>,
     service: Admission,
+    rest: Rest,
     health: HealthReporter,
     log: Arc<OnceLock<LogControl>>,
     grpc: TcpListener,
@@ -81,10 +85,16 @@ impl App {
         let shared_memory = Arc::new(SharedMemory::new(config.server.shared_memory));
         let inference = Inference::new(pipeline, shared_memory, limits);
         let log = Arc::new(OnceLock::new());
-        let kserve = KserveRpc::new(inference, Arc::clone(&lifecycle), limits, Arc::clone(&log));
+        let kserve = Kserve::new(inference, Arc::clone(&lifecycle), Arc::clone(&log));
         let admin = AdminRpc::new(Arc::clone(&repository), Arc::clone(&lifecycle));
-        let (service, health) = rpc::services(&config.server, detect, kserve, admin, Arc::clone(&lifecycle))?;
-        Ok(Self { config, metrics, lifecycle, repository, service, health, log, grpc, http })
+        let budget = Budget::new(config.server.max_bytes_in_flight);
+        let held = budget.clone();
+        metrics.show_bytes_in_flight(move || held.used());
+        let kserve_rpc = KserveRpc::new(kserve.clone(), Arc::clone(&lifecycle), limits);
+        let (service, health) =
+            rpc::services(&config.server, detect, kserve_rpc, admin, Arc::clone(&lifecycle), budget.clone())?;
+        let rest = Rest::new(kserve, Arc::clone(&lifecycle), budget, &config.server)?;
+        Ok(Self { config, metrics, lifecycle, repository, service, rest, health, log, grpc, http })
     }
 
     /// Where gRPC is served; the real port if the configuration asked for port 0.
@@ -119,9 +129,10 @@ impl App {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         info!(grpc = %self.grpc_address(), http = %self.http_address(), "serving");
         let connections = Connections::default();
-        let http_closing = CancellationToken::new();
+        let (calls, http_closing) = (self.rest.calls(), CancellationToken::new());
         let rpc = tokio::spawn(rpc::serve(self.grpc, self.service, self.config.server.clone(), connections.clone()));
-        let http = serve_http(self.http, &self.metrics, &self.repository, &self.lifecycle, http_closing.clone());
+        let router = http_router(self.rest, &self.metrics, &self.repository, &self.lifecycle);
+        let http = tokio::spawn(http::serve(self.http, router, http_closing.clone()));
         let health =
             tokio::spawn(rpc::watch_health(self.health, Arc::clone(&self.repository), Arc::clone(&self.lifecycle)));
 
@@ -136,14 +147,16 @@ impl App {
         tokio::time::sleep(delay).await;
         self.lifecycle.refuse();
         connections.close();
+        calls.close();
+        let ended = async || tokio::join!(connections.ended(), calls.wait());
         let grace = self.config.server.grace_period;
         let begin = Instant::now();
-        let drained = tokio::time::timeout(grace, connections.ended()).await.is_ok();
+        let drained = tokio::time::timeout(grace, ended()).await.is_ok();
         if !drained {
             warn!(?grace, "the grace period is over; what is still waiting is refused");
             self.repository.abandon("the server is shutting down");
             // The refusals still have to reach their callers.
-            let _ = tokio::time::timeout(FAREWELL, connections.ended()).await;
+            let _ = tokio::time::timeout(FAREWELL, ended()).await;
             connections.abort();
         }
         rpc.abort();
@@ -196,13 +209,12 @@ async fn drain(repository: Arc<Repository>) {
     }
 }
 
-fn serve_http(
-    listener: TcpListener,
+fn http_router(
+    rest: Rest,
     metrics: &Metrics,
     repository: &Arc<Repository>,
     lifecycle: &Arc<Lifecycle>,
-    closing: CancellationToken,
-) -> JoinHandle<std::io::Result<()>> {
+) -> axum::Router {
     let ready = {
         let (repository, lifecycle) = (Arc::clone(repository), Arc::clone(lifecycle));
         Arc::new(move || lifecycle.is_ready() && repository.is_ready())
@@ -211,16 +223,13 @@ fn serve_http(
         let repository = Arc::clone(repository);
         Arc::new(move || status_page::status(&repository.index()))
     };
-    let state = HttpState { registry: metrics.registry().clone(), ready, status };
-    tokio::spawn(async move {
-        axum::serve(listener, http::router(state)).with_graceful_shutdown(closing.cancelled_owned()).await
-    })
+    http::router(HttpState { registry: metrics.registry().clone(), ready, status }, rest.router())
 }
 
 /// Waits for the answers that the HTTP port still gives. A request that its client never ends has none to wait for.
-async fn end_http(mut http: JoinHandle<std::io::Result<()>>) -> std::io::Result<()> {
+async fn end_http(mut http: JoinHandle<()>) -> Result<(), JoinError> {
     match tokio::time::timeout(FAREWELL, &mut http).await {
-        Ok(ended) => ended.unwrap_or_else(|error| Err(std::io::Error::other(error))),
+        Ok(ended) => ended,
         Err(_) => {
             warn!("the HTTP port has clients that do not end; they are left");
             http.abort();

@@ -1,4 +1,4 @@
-//! Decoding and resizing, on threads of their own: none of it on the async runtime.
+//! Decoding, resizing and reading large JSON, on threads of their own: none of it on the async runtime.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -43,12 +43,12 @@ impl CpuPool {
         self.pool.spawn_fifo(move || {
             let Some(work) = turn.lock().take() else { return };
             let result = catch_unwind(AssertUnwindSafe(work))
-                .unwrap_or_else(|_| Err(Error::internal("preparing the image panicked")));
+                .unwrap_or_else(|_| Err(Error::internal("preparing the request panicked")));
             let _ = reply.send(result);
         });
         let result = answer.await;
         drop(job);
-        result.unwrap_or_else(|_| Err(Error::internal("preparing the image ended without an answer")))
+        result.unwrap_or_else(|_| Err(Error::internal("preparing the request ended without an answer")))
     }
 }
 

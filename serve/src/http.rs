@@ -1,4 +1,8 @@
-//! The HTTP port: metrics, probes and a page that shows what is served.
+//! The HTTP port: metrics, probes, a page that shows what is served, and the KServe protocol.
+
+mod connections;
+
+pub use connections::serve;
 
 use std::sync::Arc;
 
@@ -23,15 +27,16 @@ pub struct HttpState {
 }
 
 /// `/metrics` in Prometheus' text format; `/livez`, which answers as long as the process does; `/readyz`, 503 with the
-/// reasons unless work is wanted; `/`, a page for people.
-pub fn router(state: HttpState) -> Router {
+/// reasons unless work is wanted; `/`, a page for people; under `/v2` what `rest` answers.
+pub fn router(state: HttpState, rest: Router) -> Router {
     Router::new()
         .route("/", get(page))
         .route("/metrics", get(metrics))
         .route("/livez", get(|| async { Json(json!({ "live": true })) }))
         .route("/readyz", get(readyz))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "there are /, /metrics, /livez and /readyz\n") })
+        .fallback(|| async { (StatusCode::NOT_FOUND, "there are /, /metrics, /livez, /readyz and /v2\n") })
         .with_state(state)
+        .nest("/v2", rest)
 }
 
 async fn metrics(State(state): State<HttpState>) -> Response {
@@ -125,7 +130,7 @@ mod tests {
     async fn ask(state: HttpState, path: &str) -> (String, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let server = tokio::spawn(async move { axum::serve(listener, router(state)).await });
+        let server = tokio::spawn(async move { axum::serve(listener, router(state, Router::new())).await });
         let mut stream = TcpStream::connect(address).await.expect("connected");
         let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("sent");

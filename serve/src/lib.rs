@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod batch;
+pub mod budget;
 pub mod buffers;
 pub mod cli;
 pub mod client;
@@ -10,11 +11,13 @@ pub mod cpu_pool;
 pub mod engines;
 pub mod error;
 pub mod http;
+pub mod kserve;
 pub mod lifecycle;
 pub mod logging;
 pub mod metrics;
 pub mod options;
 pub mod pipeline;
 pub mod repository;
+pub mod rest;
 pub mod rpc;
 pub mod status_page;

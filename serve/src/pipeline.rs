@@ -124,6 +124,12 @@ impl Pipeline {
         &self.repository
     }
 
+    /// The threads for work that would hold up the async runtime.
+    #[must_use]
+    pub fn cpu(&self) -> &CpuPool {
+        &self.cpu
+    }
+
     /// What a request may not exceed.
     #[must_use]
     pub fn limits(&self) -> &Limits {

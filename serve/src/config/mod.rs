@@ -40,7 +40,7 @@ pub struct Config {
 pub struct ServerConfig {
     /// Where gRPC listens; port 0 takes a free one.
     pub grpc_address: SocketAddr,
-    /// Where `/metrics` and the probes listen; port 0 takes a free one.
+    /// Where `/metrics`, the probes and the KServe protocol over HTTP listen; port 0 takes a free one.
     pub http_address: SocketAddr,
     /// How long running and queued work may take to finish after the shutdown began.
     pub grace_period: Duration,
@@ -48,7 +48,7 @@ pub struct ServerConfig {
     pub shutdown_delay: Duration,
     /// Answer gRPC server reflection.
     pub reflection: bool,
-    /// The largest gRPC message, in bytes, in both directions.
+    /// The largest gRPC message or HTTP body, in bytes, in both directions.
     pub max_message_bytes: usize,
     /// Bytes of the messages of all calls in work; more are answered RESOURCE_EXHAUSTED.
     pub max_bytes_in_flight: usize,

@@ -20,7 +20,7 @@ pub(super) struct RawConfig {
 pub(super) struct RawServer {
     /// Where gRPC listens: an IP address and a port; port 0 takes a free one.
     pub(super) grpc_address: String,
-    /// Where `/metrics`, `/livez`, `/readyz` and the status page listen.
+    /// Where `/metrics`, `/livez`, `/readyz`, the status page and, under `/v2`, the KServe protocol listen.
     pub(super) http_address: String,
     /// After SIGTERM, how long running and queued work may take to finish.
     pub(super) grace_period_ms: u64,
@@ -29,10 +29,10 @@ pub(super) struct RawServer {
     pub(super) shutdown_delay_ms: u64,
     /// Answer gRPC server reflection, which tools such as grpcurl use.
     pub(super) reflection: bool,
-    /// The largest gRPC message, in both directions.
+    /// The largest gRPC message or HTTP body, in both directions.
     pub(super) max_message_bytes: u64,
-    /// Bytes of the messages of all calls in work, as they come over the wire, of those of a stream until they are taken;
-    /// more are answered RESOURCE_EXHAUSTED. At least the largest message.
+    /// Bytes of the messages of all calls in work, as they come over the wire, of those of a stream until they are taken,
+    /// of HTTP bodies decompressed; more are answered RESOURCE_EXHAUSTED. At least the largest message.
     pub(super) max_bytes_in_flight: u64,
     /// Requests in work in the whole server; more are answered RESOURCE_EXHAUSTED.
     pub(super) max_concurrent_requests: u64,
@@ -46,7 +46,8 @@ pub(super) struct RawServer {
     pub(super) keepalive_timeout_ms: u64,
     /// Connections are asked to end after it, which spreads clients over servers; 0: never.
     pub(super) max_connection_age_ms: u64,
-    /// Compressions that are accepted, and used in answers to clients that take them: "gzip", "zstd".
+    /// Compressions of gRPC that are accepted, and used in answers to clients that take them: "gzip", "zstd". HTTP takes
+    /// gzip and deflate.
     pub(super) compression: Vec<String>,
     /// The deadline of requests that bring none; 0: none. A request that is no stream and of which nothing comes for 30
     /// seconds is answered DEADLINE_EXCEEDED in any case.

@@ -18,11 +18,12 @@ use tonic::{Code, Status};
 use tower::Service;
 use tracing::debug;
 
-use super::body::{Arriving, Budget, Terms, too_large};
+use super::body::{Arriving, MAX_PAUSE, Terms, too_large};
 use super::deadline::deadline_in;
 use super::detect::DetectRpc;
 use super::kserve::KserveRpc;
 use super::status::{cause, to_status};
+use crate::budget::Budget;
 use crate::config::ServerConfig;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
@@ -34,10 +35,6 @@ const LIMITED: [&str; 4] = ["ModelInfer", "ModelStreamInfer", "RepositoryModelLo
 
 /// The calls whose requests are streams: they may pause for as long as they like.
 const STREAMS: [&str; 3] = ["DetectStream", "ModelStreamInfer", "ServerReflectionInfo"];
-
-/// The longest pause between two pieces of the request of any other call. It bounds how long a caller that states no
-/// deadline and sends nothing keeps its place.
-const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// Sends a call to its service. Calls of the detection service, and those of the KServe service that bring work, are
 /// limited in number; health and reflection always answer. The bodies of all are bounded in time and bytes.
@@ -62,10 +59,8 @@ impl Admission {
         lifecycle: Arc<Lifecycle>,
         config: &ServerConfig,
         metrics: Metrics,
+        budget: Budget,
     ) -> Self {
-        let budget = Budget::new(config.max_bytes_in_flight);
-        let held = budget.clone();
-        metrics.show_bytes_in_flight(move || held.used());
         Self {
             detect,
             kserve,
@@ -112,7 +107,7 @@ impl Service<Request<Incoming>> for Admission {
             max_message_bytes: self.max_message_bytes,
             budget: self.budget.clone(),
         };
-        let request = request.map(|body| Arriving::new(body, terms));
+        let request = request.map(|body| Arriving::framed(body, terms));
         let held = request.body().held();
         let answer: Future = if is_kserve {
             self.kserve.call(request)

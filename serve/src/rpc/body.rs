@@ -1,5 +1,5 @@
-//! A call's body as it arrives: in time, without long pauses, in messages that are not too large, and within the bytes
-//! that all calls together may hold.
+//! A call's body as it arrives, over gRPC or HTTP: in time, without long pauses, in messages that are not too large, and
+//! within the bytes that all calls together may hold.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,14 +8,17 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
-use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 
 use super::status::to_status;
+use crate::budget::{Budget, Held};
 use crate::error::{Error, ErrorCode};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The longest pause between two pieces of the request of a call that is no stream. It bounds how long a caller that
+/// states no deadline and sends nothing keeps its place.
+pub const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// What a body must keep to.
 pub struct Terms {
@@ -29,64 +32,44 @@ pub struct Terms {
     pub budget: Budget,
 }
 
-/// The bytes of message bodies that all calls together may hold.
-#[derive(Clone)]
-pub struct Budget {
-    room: Arc<Semaphore>,
-    limit: usize,
-}
-
-/// A call's part of the budget, given back when the last holder drops it. A stream gives back the bytes of each message
-/// when it is taken; other calls keep theirs until they are answered.
-pub type Held = Arc<Mutex<Option<OwnedSemaphorePermit>>>;
-
-/// A body that fails with a status when it breaks its terms.
+/// A body that fails when it breaks its terms: with a status where it is framed as gRPC, with an [`Error`] where it is one
+/// message without a frame.
 pub struct Arriving<B> {
     body: B,
     terms: Terms,
     last_piece: Instant,
     /// Armed only once the body has to be waited for: most are there when they are asked for.
     late: Option<Pin<Box<Sleep>>>,
-    framing: Framing,
+    messages: Messages,
     held: Held,
 }
 
-impl Budget {
-    /// A budget of `limit` bytes.
-    pub fn new(limit: usize) -> Self {
-        let limit = limit.min(Semaphore::MAX_PERMITS);
-        Self { room: Arc::new(Semaphore::new(limit)), limit }
-    }
-
-    /// The bytes held now.
-    pub fn used(&self) -> usize {
-        self.limit - self.room.available_permits()
-    }
-
-    fn take(&self, bytes: usize, held: &Held) -> Result<(), Error> {
-        let full = || {
-            let limit = self.limit;
-            let message = format!(
-                "server.max_bytes_in_flight: the calls in work may hold {limit} bytes, no room for {bytes} more"
-            );
-            Error::exhausted(message, Duration::from_millis(100))
-        };
-        let count = u32::try_from(bytes).map_err(|_| full())?;
-        let taken = Arc::clone(&self.room).try_acquire_many_owned(count).map_err(|_| full())?;
-        let mut held = held.lock();
-        match held.as_mut() {
-            Some(held) => held.merge(taken),
-            None => *held = Some(taken),
-        }
-        Ok(())
-    }
+/// How a body is divided.
+enum Messages {
+    /// As gRPC does it.
+    Framed(Framing),
+    /// It is one message, of which so many bytes have come.
+    Whole(usize),
 }
 
 impl<B> Arriving<B> {
-    /// `body` on `terms`.
-    pub fn new(body: B, terms: Terms) -> Self {
-        let (framing, held) = (Framing::default(), Held::default());
-        Self { body, terms, last_piece: Instant::now(), late: None, framing, held }
+    /// A gRPC call's `body` on `terms`.
+    pub fn framed(body: B, terms: Terms) -> Self {
+        Self::new(body, terms, Messages::Framed(Framing::default()))
+    }
+
+    /// A `body` that is one message, on `terms`.
+    pub fn whole(body: B, terms: Terms) -> Self {
+        Self::new(body, terms, Messages::Whole(0))
+    }
+
+    fn new(body: B, terms: Terms, messages: Messages) -> Self {
+        Self { body, terms, last_piece: Instant::now(), late: None, messages, held: Held::default() }
+    }
+
+    /// The rest of the body, without terms.
+    pub fn into_inner(self) -> B {
+        self.body
     }
 
     /// What the call holds of the budget.
@@ -100,16 +83,31 @@ impl<B> Arriving<B> {
 
     /// The reader of a stream asks for more only when it has taken every whole message.
     fn release_taken(&self) {
-        if let Some(held) = self.held.lock().as_mut() {
-            let taken = held.num_permits().saturating_sub(self.framing.unfinished);
+        if let (Some(held), Messages::Framed(framing)) = (self.held.lock().as_mut(), &self.messages) {
+            let taken = held.num_permits().saturating_sub(framing.unfinished);
             drop(held.split(taken));
         }
     }
 
     fn arrived(&mut self, data: &[u8]) -> Result<(), Error> {
-        self.framing.read(data, self.terms.max_message_bytes, self.is_stream())?;
-        self.terms.budget.take(data.len(), &self.held)?;
-        Ok(())
+        let (limit, is_stream) = (self.terms.max_message_bytes, self.is_stream());
+        match &mut self.messages {
+            Messages::Framed(framing) => framing.read(data, limit, is_stream)?,
+            Messages::Whole(length) => {
+                *length += data.len();
+                if *length > limit {
+                    return Err(too_large(limit, "more"));
+                }
+            }
+        }
+        self.terms.budget.take(data.len(), &self.held)
+    }
+
+    fn failure(&self, error: Error) -> BoxError {
+        match self.messages {
+            Messages::Framed(_) => to_status(&error, "").into(),
+            Messages::Whole(_) => error.into(),
+        }
     }
 
     /// A body that always has more must not outlive its deadline either.
@@ -166,13 +164,13 @@ where
             Poll::Ready(None) => return Poll::Ready(None),
             Poll::Pending => {
                 let error = ready!(this.poll_late(context));
-                return Poll::Ready(Some(Err(to_status(&error, "").into())));
+                return Poll::Ready(Some(Err(this.failure(error))));
             }
         };
         let accepted = this.in_time().and_then(|()| frame.data_ref().map_or(Ok(()), |data| this.arrived(data)));
         Poll::Ready(Some(match accepted {
             Ok(()) => Ok(frame),
-            Err(error) => Err(to_status(&error, "").into()),
+            Err(error) => Err(this.failure(error)),
         }))
     }
 
@@ -261,7 +259,7 @@ mod tests {
     ) -> Arriving<Pieces> {
         let pieces = pieces.iter().map(|piece| Bytes::copy_from_slice(piece)).collect();
         let terms = Terms { deadline, max_pause: pause, max_message_bytes: 100, budget: budget.clone() };
-        Arriving::new(Pieces(pieces), terms)
+        Arriving::framed(Pieces(pieces), terms)
     }
 
     /// The next piece's length, or the status that it failed with.
@@ -307,7 +305,7 @@ mod tests {
         assert!(status.metadata().contains_key("retry-after-ms"));
         drop(held);
         assert_eq!(next(&mut arriving(&[&message(26)], None, LONG, &budget)).await.unwrap(), 31);
-        assert_eq!(budget.room.available_permits(), 100);
+        assert_eq!(budget.used(), 0);
     }
 
     #[tokio::test]
@@ -318,10 +316,10 @@ mod tests {
         let mut stream = arriving(&pieces, None, None, &budget);
         for held in [25, 15, 45] {
             next(&mut stream).await.unwrap();
-            assert_eq!(budget.room.available_permits(), 100 - held);
+            assert_eq!(budget.used(), held);
         }
         drop(stream);
-        assert_eq!(budget.room.available_permits(), 100);
+        assert_eq!(budget.used(), 0);
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use crate::options::{RequestedNms, RequestedOptions, SoftKernelName};
 use crate::pipeline::{Answer, DetectJob, ImageSource};
 
 /// A request identifier may not be longer, in bytes.
-pub(super) const MAX_REQUEST_ID: usize = 128;
+pub(crate) const MAX_REQUEST_ID: usize = 128;
 
 /// A request for one image.
 ///

@@ -2,7 +2,7 @@
 
 mod admin;
 mod admission;
-mod body;
+pub(crate) mod body;
 mod connection;
 pub mod convert;
 mod deadline;
@@ -10,14 +10,14 @@ mod detect;
 mod health;
 mod kserve;
 mod models;
-mod status;
+pub(crate) mod status;
 mod stream;
 
 pub use admin::AdminRpc;
 pub use connection::{Connections, serve};
 pub use detect::{DetectRpc, RpcLimits};
 pub use health::watch as watch_health;
-pub use kserve::{Inference, KserveRpc, SharedMemory};
+pub use kserve::KserveRpc;
 pub use models::family_name;
 
 use std::sync::Arc;
@@ -30,6 +30,7 @@ use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
+use crate::budget::Budget;
 use crate::config::{Compression, ServerConfig};
 use crate::error::Error;
 use crate::lifecycle::Lifecycle;
@@ -46,6 +47,7 @@ pub fn services(
     kserve: KserveRpc,
     admin: AdminRpc,
     lifecycle: Arc<Lifecycle>,
+    budget: Budget,
 ) -> Result<(Admission, HealthReporter), Error> {
     let mut detect = DetectServiceServer::new(detect)
         .max_decoding_message_size(config.max_message_bytes)
@@ -76,5 +78,5 @@ pub fn services(
             .add_service(builder().build_v1().map_err(reflection)?)
             .add_service(builder().build_v1alpha().map_err(reflection)?);
     }
-    Ok((Admission::new(detect, kserve, others.prepare(), lifecycle, config, metrics), reporter))
+    Ok((Admission::new(detect, kserve, others.prepare(), lifecycle, config, metrics, budget), reporter))
 }

@@ -1,13 +1,32 @@
-//! From the daemon's errors to gRPC: the only place that makes a status, and the only one that logs a refusal.
+//! From the daemon's errors to gRPC and HTTP: the only place that makes a status, and the only one that logs a refusal.
+//!
+//! | [`ErrorCode`] | gRPC | HTTP | Triton's HTTP |
+//! |---|---|---|---|
+//! | `InvalidArgument` | INVALID_ARGUMENT | 400 | 400 |
+//! | `NotFound` | NOT_FOUND | 404 | 404; 400 for some unknown models |
+//! | `Unavailable` | UNAVAILABLE | 503 | 503 |
+//! | `ResourceExhausted` | RESOURCE_EXHAUSTED, `retry-after-ms` | 429, `Retry-After` and `retry-after-ms` | 503 |
+//! | `DeadlineExceeded` | DEADLINE_EXCEEDED | 504 | 503 |
+//! | `Cancelled` | CANCELLED | 499, which nobody is there to read | 400 |
+//! | `Unimplemented` | UNIMPLEMENTED | 501 | 501 |
+//! | `Internal` | INTERNAL | 500 | 500 |
+//!
+//! HTTP differs from Triton where its one code 503 would not tell a client whether to come again, and when.
 
 use std::sync::Arc;
 
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use detectd_proto::detect::v1 as wire;
+use serde_json::json;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 use tracing::{debug, error};
 
 use crate::error::{Error, ErrorCode};
+
+const RETRY_AFTER_MS: header::HeaderName = header::HeaderName::from_static("retry-after-ms");
 
 /// The gRPC code of an error.
 pub fn code(code: ErrorCode) -> Code {
@@ -23,6 +42,21 @@ pub fn code(code: ErrorCode) -> Code {
     }
 }
 
+/// The HTTP status of an error.
+pub fn http_code(code: ErrorCode) -> StatusCode {
+    match code {
+        ErrorCode::InvalidArgument => StatusCode::BAD_REQUEST,
+        ErrorCode::NotFound => StatusCode::NOT_FOUND,
+        ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        // Client closed request: what proxies log for a caller that is gone.
+        ErrorCode::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
+        ErrorCode::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
 /// The status of a call that fails as a whole.
 pub fn to_status(error: &Error, request_id: &str) -> Status {
     log(error, request_id);
@@ -34,6 +68,22 @@ pub fn to_status(error: &Error, request_id: &str) -> Status {
     let mut status = Status::with_metadata(code(error.code), error.message.clone(), metadata);
     status.set_source(Arc::new(error.clone()));
     status
+}
+
+/// The same over HTTP: the message as `{"error": …}`. The error itself is among the response's extensions.
+pub fn to_response(error: &Error, request_id: &str) -> Response {
+    log(error, request_id);
+    let mut response = (http_code(error.code), Json(json!({ "error": error.message }))).into_response();
+    if let Some(after) = error.retry_after {
+        // The header has whole seconds only.
+        let seconds = after.as_millis().div_ceil(1000).max(1);
+        let headers = response.headers_mut();
+        for (name, value) in [(header::RETRY_AFTER, seconds), (RETRY_AFTER_MS, after.as_millis())] {
+            headers.insert(name, HeaderValue::from(u64::try_from(value).unwrap_or(u64::MAX)));
+        }
+    }
+    response.extensions_mut().insert(error.clone());
+    response
 }
 
 /// The error of one image among several.
@@ -76,6 +126,16 @@ mod tests {
         assert_eq!(status.message(), "full");
         assert_eq!(status.metadata().get("retry-after-ms").unwrap(), "250");
         assert!(to_status(&Error::invalid("no"), "").metadata().is_empty());
+    }
+
+    #[test]
+    fn http_has_the_hint_in_its_headers_and_the_message_in_its_body() {
+        let response = to_response(&Error::exhausted("full", Duration::from_millis(1250)), "7");
+        assert_eq!(response.status(), 429);
+        assert_eq!(response.headers()["retry-after"], "2");
+        assert_eq!(response.headers()["retry-after-ms"], "1250");
+        assert!(response.extensions().get::<Error>().is_some_and(|error| error.message == "full"));
+        assert!(!to_response(&Error::invalid("no"), "").headers().contains_key("retry-after"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod limits;
 mod models;
 mod options;
 mod queueing;
+mod rest;
 mod rollout;
 mod stream;
 mod support;

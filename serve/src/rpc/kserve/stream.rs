@@ -6,14 +6,14 @@ use std::time::Instant;
 use detectd_proto::inference as wire;
 use detectd_proto::inference::infer_parameter::ParameterChoice;
 
-use super::infer::Inference;
 use crate::client::code_name;
+use crate::kserve::Kserve;
 use crate::rpc::deadline::StreamDeadline;
 use crate::rpc::status::{code, to_status};
 
 /// Answers a request; an error is a message beside the request's id.
 pub async fn infer(
-    inference: Inference,
+    kserve: Kserve,
     request: wire::ModelInferRequest,
     deadline: StreamDeadline,
 ) -> wire::ModelStreamInferResponse {
@@ -22,7 +22,7 @@ pub async fn infer(
     // Every request has one answer, which clients of models with several wait for.
     let last = wire::InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
     let last = HashMap::from([("triton_final_response".to_owned(), last)]);
-    match inference.infer(request, deadline).await {
+    match kserve.model_infer(request, deadline).await {
         Ok(mut response) => {
             response.parameters.extend(last);
             wire::ModelStreamInferResponse { error_message: String::new(), infer_response: Some(response) }

@@ -73,15 +73,25 @@ impl Datatype {
         ("BYTES", Self::Bytes),
     ];
 
+    /// As the protocol writes it.
+    #[must_use]
     pub fn name(self) -> &'static str {
         Self::ALL.iter().find(|(_, datatype)| *datatype == self).map_or("", |(name, _)| name)
     }
 
-    fn parse(name: &str) -> Option<Self> {
-        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, datatype)| *datatype)
+    /// Reads a name.
+    ///
+    /// # Errors
+    /// There is none of this name; the message lists those that there are.
+    pub fn parse(name: &str) -> Result<Self, String> {
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, datatype)| *datatype).ok_or_else(|| {
+            let known: Vec<_> = Self::ALL.iter().map(|(name, _)| *name).collect();
+            format!("datatype: expected one of {}, got `{name}`", known.join(", "))
+        })
     }
 
     /// Bytes of one element; `None` where elements differ.
+    #[must_use]
     pub fn size(self) -> Option<usize> {
         match self {
             Self::Bool | Self::Uint8 | Self::Int8 => Some(1),
@@ -99,10 +109,7 @@ impl Datatype {
 /// INVALID_ARGUMENT that names the input, what was expected and what came.
 pub fn input(name: String, datatype: &str, shape: &[i64], contents: Contents) -> Result<InputTensor, Error> {
     let refuse = |message: String| Error::invalid(format!("input `{name}`: {message}"));
-    let datatype = Datatype::parse(datatype).ok_or_else(|| {
-        let known: Vec<_> = Datatype::ALL.iter().map(|(name, _)| *name).collect();
-        refuse(format!("datatype: expected one of {}, got `{datatype}`", known.join(", ")))
-    })?;
+    let datatype = Datatype::parse(datatype).map_err(&refuse)?;
     let (dimensions, elements) = dimensions(shape).map_err(&refuse)?;
     let data = match (contents, datatype.size()) {
         (Contents::Raw(raw), Some(size)) => fixed(raw, elements, size, datatype),
@@ -113,7 +120,11 @@ pub fn input(name: String, datatype: &str, shape: &[i64], contents: Contents) ->
     Ok(InputTensor { name, datatype, shape: dimensions, data })
 }
 
-fn dimensions(shape: &[i64]) -> Result<(Vec<usize>, usize), String> {
+/// A shape's sizes, and the number of its elements.
+///
+/// # Errors
+/// A size that is none, or more than can be counted.
+pub fn dimensions(shape: &[i64]) -> Result<(Vec<usize>, usize), String> {
     if shape.len() > MAX_DIMENSIONS {
         return Err(format!("shape: expected at most {MAX_DIMENSIONS} dimensions, got {}", shape.len()));
     }

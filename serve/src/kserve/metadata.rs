@@ -18,8 +18,15 @@ const ANY: i64 = -1;
 
 /// The server; `extensions` depend on its settings.
 pub fn server(shared_memory: bool, log: bool) -> wire::ServerMetadataResponse {
-    let always = ["statistics", "model_repository", "model_configuration", "schedule_policy", "parameters"]
-        .map(|name| (name, true));
+    let always = [
+        "binary_tensor_data",
+        "statistics",
+        "model_repository",
+        "model_configuration",
+        "schedule_policy",
+        "parameters",
+    ];
+    let always = always.map(|name| (name, true));
     let some = [("system_shared_memory", shared_memory), ("logging", log)];
     let extensions = always.into_iter().chain(some).filter(|(_, is_there)| *is_there);
     wire::ServerMetadataResponse {
@@ -123,13 +130,14 @@ impl Tensor {
     }
 }
 
-/// `images` is taken as FP32 too; the protocol has one datatype for a name.
+/// `images` is taken as FP32 too; the protocol has one datatype for a name. `image` is taken without its last dimension
+/// too; Triton's load generator cannot send an input that has none beside the batch.
 fn inputs(version: &ModelVersion) -> Vec<Tensor> {
     let spec = version.spec();
     if spec.detector.is_none() {
         return spec.inputs.iter().map(|input| Tensor::of(input, spec.batch)).collect();
     }
-    vec![Tensor::new(IMAGE, Datatype::Bytes, Vec::new()), Tensor::new(IMAGES, Datatype::Uint8, vec![ANY, ANY, 3])]
+    vec![Tensor::new(IMAGE, Datatype::Bytes, vec![1]), Tensor::new(IMAGES, Datatype::Uint8, vec![ANY, ANY, 3])]
 }
 
 fn outputs(version: &ModelVersion) -> Vec<Tensor> {
