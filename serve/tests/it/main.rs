@@ -21,3 +21,4 @@ mod tensor_engine;
 mod tensor_onnx;
 mod tensor_support;
 mod tensors;
+mod watching;

@@ -1,0 +1,163 @@
+//! What happens in the folder happens in service, and traffic does not notice.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::time::Duration;
+
+use detectd_proto::detect::v1 as wire;
+use tonic::Code;
+
+use crate::support::{Daemon, Setup, eventually, good, request, write_version};
+use crate::swap::{Traffic, answering, publish, status, watching};
+
+/// A volume as Kubernetes mounts it: every file is a link through `..data`, which is replaced in one step.
+struct Volume<'a>(&'a Path);
+
+impl Volume<'_> {
+    fn show(&self, name: &str, manifest: &str, version: u64, behaviour: &str) {
+        let content = self.0.join(format!("..{name}"));
+        write_version(&content.join("parts").join(version.to_string()), "parts", behaviour);
+        fs::write(content.join("parts/model.toml"), manifest).unwrap();
+        let (link, fresh) = (self.0.join("..data"), self.0.join("..data_tmp"));
+        let before = fs::read_link(&link);
+        symlink(format!("..{name}"), &fresh).unwrap();
+        fs::rename(&fresh, &link).unwrap();
+        if let Ok(before) = before {
+            fs::remove_dir_all(self.0.join(before)).unwrap();
+        }
+        if !self.0.join("parts").exists() {
+            symlink("..data/parts", self.0.join("parts")).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kubernetes_volume_changes_behind_its_links() {
+    let daemon = Daemon::start(watching()).await;
+    let folder = daemon.repository.path();
+    let manifest = fs::read_to_string(folder.join("parts/model.toml")).unwrap();
+    fs::rename(folder.join("parts"), folder.join(".before")).unwrap();
+    let volume = Volume(folder);
+    volume.show("2026_01", &manifest, 2, "");
+    eventually("version 2 answers", || async { answering(&daemon).await == 2 }).await;
+    let traffic = Traffic::start(&daemon).await;
+    volume.show("2026_02", &manifest, 3, "");
+    eventually("version 3 answers", || async { answering(&daemon).await == 3 }).await;
+    volume.show("2026_03", &manifest, 3, "takes 1");
+    eventually("the new content is loaded", || async { daemon.control.loaded() == 4 }).await;
+    volume.show("2026_04", &manifest, 4, "load_fails");
+    eventually("the failure is told", || async { status(&daemon, 4).await.is_some_and(|(_, said)| !said.is_empty()) })
+        .await;
+    assert_eq!(answering(&daemon).await, 3, "what serves is not taken away for what fails");
+    traffic.more(20).await;
+    traffic.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_and_three_versions_stay_available_while_one_is_replaced() {
+    for count in [2, 3] {
+        let setup = Setup { manifest: "versions = \"all\"\n[instances]\ncount = 1\n", ..watching() };
+        let daemon = Daemon::start(setup).await;
+        for version in 2..=count {
+            publish(&daemon, version, "");
+        }
+        eventually("all serve", || async { answering(&daemon).await == count }).await;
+        for replaced in 1..=count {
+            let before = daemon.control.loaded();
+            publish(&daemon, replaced, "takes 1");
+            let mut client = daemon.client().await;
+            // Every version answers, by its number, for as long as the replacement lasts and once more.
+            let mut last = false;
+            while !last {
+                last = daemon.control.loaded() > before;
+                for version in 1..=count {
+                    let ask = wire::DetectRequest { version, ..request(good(1)) };
+                    let answer = client.detect(ask).await.unwrap().into_inner();
+                    assert_eq!((answer.version, answer.detections.len()), (version, 1));
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_is_still_being_copied_is_left_alone() {
+    let daemon = Daemon::start(watching()).await;
+    let before = daemon.control.opened();
+    let folder = daemon.repository.path().join("parts/2");
+    fs::create_dir_all(&folder).unwrap();
+    // Each step comes before the folder has settled; the whole takes far longer than that.
+    for part in 0..30 {
+        fs::write(folder.join("model.test"), "x".repeat(part)).unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert_eq!(daemon.control.opened(), before, "it was opened half copied");
+        assert_eq!(answering(&daemon).await, 1);
+    }
+    write_version(&folder, "parts", "");
+    eventually("it serves when it is complete", || async { answering(&daemon).await == 2 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_changed_is_loaded() {
+    let setup = Setup { manifest: "versions = \"all\"\n[instances]\ncount = 1\n", ..watching() };
+    let daemon = Daemon::start(setup).await;
+    publish(&daemon, 2, "");
+    eventually("both serve", || async { daemon.control.loaded() == 2 && answering(&daemon).await == 2 }).await;
+    publish(&daemon, 3, "");
+    eventually("three serve", || async { answering(&daemon).await == 3 }).await;
+    assert_eq!(daemon.control.loaded(), 3, "versions 1 and 2 were not loaded again");
+    let ask = |version| wire::DetectRequest { version, ..request(good(1)) };
+    for version in 1..=3 {
+        let answer = daemon.client().await.detect(ask(version)).await.unwrap().into_inner();
+        assert_eq!(answer.version, version);
+    }
+    fs::remove_dir_all(daemon.repository.path().join("parts/2")).unwrap();
+    eventually("the removed one leaves", || async { status(&daemon, 2).await.is_none() }).await;
+    let refused = daemon.client().await.detect(ask(2)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+    assert_eq!(daemon.control.loaded(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sizes_change_without_loading_the_weights_again() {
+    let daemon = Daemon::start(Setup { manifest: "[instances]\ncount = 1\n", ..watching() }).await;
+    let traffic = Traffic::start(&daemon).await;
+    let manifest = daemon.repository.path().join("parts/model.toml");
+    let first = fs::read_to_string(&manifest).unwrap();
+    let more = "[instances]\ncount = 3\n[batching]\nmax_batch_size = 16\nqueue_capacity = 7\n";
+    fs::write(&manifest, first.replace("[instances]\ncount = 1\n", more)).unwrap();
+    let spec = async || {
+        let request = wire::GetModelRequest { model: "parts".into(), version: 0 };
+        daemon.client().await.get_model(request).await.unwrap().into_inner()
+    };
+    eventually("the batch is larger", || async { spec().await.max_batch_size == 16 }).await;
+    assert_eq!(daemon.control.loaded(), 1);
+    traffic.more(20).await;
+    // What is no size is loaded.
+    let precise = first.replace("[instances]", "precision = \"fp32\"\n[instances]");
+    fs::write(&manifest, precise).unwrap();
+    eventually("it is loaded again", || async { daemon.control.loaded() == 2 }).await;
+    eventually("the batch is as before", || async { spec().await.max_batch_size == 8 }).await;
+    traffic.more(20).await;
+    traffic.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn going_back_in_the_folder_goes_back_in_service() {
+    let daemon = Daemon::start(watching()).await;
+    let traffic = Traffic::start(&daemon).await;
+    let model = daemon.repository.path().join("parts");
+    publish(&daemon, 2, "");
+    eventually("version 2 answers", || async { answering(&daemon).await == 2 }).await;
+    fs::remove_dir_all(model.join("2")).unwrap();
+    eventually("version 1 answers again", || async { answering(&daemon).await == 1 }).await;
+    publish(&daemon, 3, "");
+    eventually("version 3 answers", || async { answering(&daemon).await == 3 }).await;
+    let manifest = fs::read_to_string(model.join("model.toml")).unwrap();
+    fs::write(model.join("model.toml"), format!("versions = [1]\n{manifest}")).unwrap();
+    eventually("the manifest's choice answers", || async { answering(&daemon).await == 1 }).await;
+    eventually("the other is gone", || async { status(&daemon, 3).await.is_none() }).await;
+    traffic.more(20).await;
+    traffic.stop().await;
+}
