@@ -246,7 +246,7 @@ fn reserve(version: &ModelVersion) -> Result<Place, Error> {
     let queue = version.queue();
     queue.reserve().map_err(|refused| match refused {
         Refused::Full => {
-            let (name, number, capacity) = (version.name(), version.version(), queue.capacity());
+            let (name, number, capacity) = (version.name(), version.version(), queue.settings().capacity);
             let message = format!("the queue of model `{name}` version {number} is full: {capacity} requests wait");
             Error::exhausted(message, Duration::from_millis(100))
         }

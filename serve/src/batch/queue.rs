@@ -105,10 +105,10 @@ impl BatchQueue {
         Ok(Place { queue: Arc::clone(self), used: false })
     }
 
-    /// The number of places.
+    /// What may wait, and for how long.
     #[must_use]
-    pub fn capacity(&self) -> usize {
-        self.settings.capacity
+    pub fn settings(&self) -> &QueueSettings {
+        &self.settings
     }
 
     /// When a batch is closed.

@@ -1,16 +1,19 @@
 //! What the server and its models say of themselves: ServerMetadata, ModelMetadata, ModelConfig.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use detectd_engine::{BatchSize, Device, TensorSpec};
 use detectd_proto::inference as wire;
 use detectd_proto::inference::model_config::SchedulingChoice;
 use detectd_proto::inference::model_instance_group::Kind;
 use detectd_proto::inference::model_metadata_response::TensorMetadata;
+use detectd_proto::inference::model_version_policy::{All, Latest, PolicyChoice, Specific};
 
 use super::detection::{IMAGE, IMAGES, OUTPUTS};
 use super::tensor_model::datatype;
 use super::tensors::Datatype;
+use crate::repository::manifest::VersionPolicy;
 use crate::repository::{Index, ModelVersion};
 
 /// Any size.
@@ -56,8 +59,8 @@ pub fn model(version: &ModelVersion, index: &Index) -> wire::ModelMetadataRespon
 }
 
 /// How a version is served.
-pub fn config(version: &ModelVersion) -> wire::ModelConfig {
-    let policy = version.queue().policy();
+pub fn config(version: &ModelVersion, versions: Option<&VersionPolicy>) -> wire::ModelConfig {
+    let (policy, queue) = (version.queue().policy(), version.queue().settings());
     let (kind, gpus) = match version.spec().device {
         Device::Cpu => (Kind::Cpu, Vec::new()),
         Device::Cuda(index) => (Kind::Gpu, vec![i32::try_from(index).unwrap_or(i32::MAX)]),
@@ -77,21 +80,21 @@ pub fn config(version: &ModelVersion) -> wire::ModelConfig {
     };
     let batching = wire::ModelDynamicBatching {
         preferred_batch_size: policy.preferred.iter().map(|&size| count(size)).collect(),
-        max_queue_delay_microseconds: u64::try_from(policy.max_delay.as_micros()).unwrap_or(u64::MAX),
-        preserve_ordering: false,
+        max_queue_delay_microseconds: microseconds(policy.max_delay),
+        preserve_ordering: queue.preserve_order,
         priority_levels: 3,
         default_priority_level: 2,
         default_queue_policy: Some(wire::ModelQueuePolicy {
             timeout_action: wire::model_queue_policy::TimeoutAction::Reject.into(),
-            default_timeout_microseconds: 0,
+            default_timeout_microseconds: queue.timeout.map_or(0, microseconds),
             allow_timeout_override: true,
-            max_queue_size: u32::try_from(version.queue().capacity()).unwrap_or(u32::MAX),
+            max_queue_size: u32::try_from(queue.capacity).unwrap_or(u32::MAX),
         }),
     };
     wire::ModelConfig {
         name: version.name().to_owned(),
         platform: platform(version),
-        version_policy: None,
+        version_policy: versions.map(version_policy),
         max_batch_size: if version.spec().batch == BatchSize::Absent { 0 } else { count(version.max_batch()) },
         input: inputs(version).iter().map(input).collect(),
         output: outputs(version).iter().map(output).collect(),
@@ -109,6 +112,24 @@ pub fn config(version: &ModelVersion) -> wire::ModelConfig {
         backend: version.spec().engine.clone(),
         scheduling_choice: Some(SchedulingChoice::DynamicBatching(batching)),
     }
+}
+
+fn version_policy(versions: &VersionPolicy) -> wire::ModelVersionPolicy {
+    let choice = match versions {
+        VersionPolicy::Latest { latest } => {
+            PolicyChoice::Latest(Latest { num_versions: u32::try_from(latest.get()).unwrap_or(u32::MAX) })
+        }
+        VersionPolicy::All(_) => PolicyChoice::All(All {}),
+        VersionPolicy::Listed(listed) => {
+            let versions = listed.iter().filter_map(|&version| i64::try_from(version).ok()).collect();
+            PolicyChoice::Specific(Specific { versions })
+        }
+    };
+    wire::ModelVersionPolicy { policy_choice: Some(choice) }
+}
+
+fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A tensor of one image or row: what a batch of them has after its first dimension.

@@ -107,7 +107,8 @@ impl Kserve {
     /// ModelConfig.
     pub fn model_config(&self, request: &wire::ModelConfigRequest) -> Result<wire::ModelConfigResponse, Error> {
         let version = self.version(&request.name, &request.version)?;
-        Ok(wire::ModelConfigResponse { config: Some(metadata::config(&version)) })
+        let versions = self.repository().version_policy(version.name());
+        Ok(wire::ModelConfigResponse { config: Some(metadata::config(&version, versions.as_ref())) })
     }
 
     /// ModelStatistics.

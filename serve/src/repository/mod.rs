@@ -48,6 +48,7 @@ use crate::metrics::Metrics;
 use decisions::Decisions;
 use events::Events;
 use index::Published;
+use manifest::VersionPolicy;
 use slot::Slot;
 
 /// All models of the daemon. Reading takes no lock.
@@ -187,6 +188,14 @@ impl Repository {
     #[must_use]
     pub fn index(&self) -> Arc<Index> {
         Arc::clone(&self.published.load().index)
+    }
+
+    /// Which versions of `model` its manifest chooses, as it was read last.
+    #[must_use]
+    pub fn version_policy(&self, model: &str) -> Option<VersionPolicy> {
+        let slot = self.slots.lock().get(model).cloned()?;
+        let kept = slot.kept.lock();
+        kept.folder.as_ref().map(|folder| folder.manifest.versions.clone())
     }
 
     /// Every model that has come into service answers. A model that never did keeps nobody from the others; but where

@@ -104,7 +104,8 @@ impl DetectService for DetectRpc {
         let checked = options.resolve(version.defaults(), version.labels(), most);
         checked.map_err(|error| to_status(&error, &id))?;
         // As many at once as keep every instance busy: a request must not be refused for its own number of images.
-        let at_once = (version.max_batch() * version.instance_count() * 2).min(version.queue().capacity() / 2).max(1);
+        let at_once =
+            (version.max_batch() * version.instance_count() * 2).min(version.queue().settings().capacity / 2).max(1);
         let results = stream::iter(request.images.into_iter().map(|image| async {
             let job = convert::image(Some(image)).map(|image| DetectJob {
                 model: String::new(),

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt as _;
 
 use detectd::config::Config;
 use detectd_proto::inference as wire;
+use detectd_proto::inference::model_config::SchedulingChoice;
 use detectd_proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use tonic::Code;
 
@@ -92,7 +93,8 @@ async fn statistics_count_exactly() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_server_and_its_models_describe_themselves() {
-    let daemon = Daemon::start(Setup { models: vec!["parts", "other"], ..Setup::default() }).await;
+    let manifest = "[batching]\npreserve_order = true\nqueue_timeout_ms = 9000\nqueue_capacity = 33\n";
+    let daemon = Daemon::start(Setup { models: vec!["parts", "other"], manifest, ..Setup::default() }).await;
     let mut client = client(&daemon).await;
     let server = client.server_metadata(wire::ServerMetadataRequest {}).await.unwrap().into_inner();
     assert_eq!(server.name, "detectd");
@@ -106,6 +108,13 @@ async fn the_server_and_its_models_describe_themselves() {
     let named = wire::ModelConfigRequest { name: "parts".into(), version: "1".into() };
     let config = client.model_config(named).await.unwrap().into_inner().config.unwrap();
     assert_eq!(config.backend, "controlled");
+    let latest =
+        wire::model_version_policy::PolicyChoice::Latest(wire::model_version_policy::Latest { num_versions: 1 });
+    assert_eq!(config.version_policy.unwrap().policy_choice, Some(latest));
+    let Some(SchedulingChoice::DynamicBatching(batching)) = config.scheduling_choice else { panic!("no batching") };
+    let policy = batching.default_queue_policy.unwrap();
+    assert!(batching.preserve_ordering);
+    assert_eq!((policy.default_timeout_microseconds, policy.max_queue_size), (9_000_000, 33));
     // A batch of what the configuration says is what the metadata says.
     for (metadata, input) in model.inputs.iter().zip(&config.input) {
         assert_eq!((metadata.name.as_str(), &metadata.shape[1..]), (input.name.as_str(), &input.dims[..]));
