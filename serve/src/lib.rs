@@ -1,5 +1,10 @@
 //! The daemon: batching, model repository, gRPC and HTTP.
 
+/// The allocator of every program that runs the daemon. Versions come and go with threads of their own, and the system's
+/// allocator keeps the memory of each thread that ended.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 pub mod app;
 pub mod batch;
 pub mod budget;
