@@ -23,8 +23,8 @@ use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint};
 
 /// Swaps the bundled detector for copies of itself, whose labels name their version, under an open-loop load at a share
-/// of what the daemon can do. Pairs of runs, without swaps and with them; watched folders and loads by name in turn. The
-/// last line is one JSON object.
+/// of what the daemon can do. Pairs of runs, without swaps and with them; watched folders and loads by name in turn. After
+/// each pair, how long going back to the version before takes. The last line is one JSON object.
 #[derive(Parser)]
 struct Arguments {
     /// The model repository that the detector is taken from.
@@ -79,6 +79,7 @@ struct Totals {
 async fn compare(arguments: &Arguments) -> Result<()> {
     let mut totals = Totals::default();
     let (mut ratios, mut calm_p99, mut swap_p99, mut cpu_ms) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut rollback_ms = Vec::new();
     let mut curves: Vec<Vec<f64>> = Vec::new();
     let mut rows = Vec::new();
     for round in 0..arguments.rounds {
@@ -90,6 +91,7 @@ async fn compare(arguments: &Arguments) -> Result<()> {
             bench.run(rate, Swapping { count: 0, interval: Duration::ZERO, least: Duration::from_secs(20) }).await?;
         let interval = Duration::from_millis(arguments.interval_ms);
         let run = bench.run(rate, Swapping { count: swaps, interval, least: Duration::from_secs(20) }).await?;
+        rollback_ms.push(bench.rollback_ms().await?);
         let p99 = |run: &Run| run.latency_us.value_at_quantile(0.99) as f64 / 1000.0;
         ratios.push(p99(&run) / p99(&calm));
         calm_p99.push(p99(&calm));
@@ -144,6 +146,7 @@ async fn compare(arguments: &Arguments) -> Result<()> {
             "p99_calm_ms": median(&calm_p99),
             "p99_swapping_ms": median(&swap_p99),
             "cpu_ms_per_swap": median(&cpu_ms),
+            "rollback_ms": median(&rollback_ms),
             "rss_start_mb": median(&of_curves(|curve| curve.first())),
             "rss_end_mb": median(&of_curves(|curve| curve.last())),
         })
@@ -298,6 +301,30 @@ impl Bench {
         }
         tokio::time::sleep_until((start + swapping.least).into()).await;
         Ok(memory)
+    }
+
+    /// Milliseconds that going back to a version that is kept warm takes.
+    async fn rollback_ms(&self) -> Result<f64> {
+        let manifest = self.folder.join("model.toml");
+        let kept = format!("{}\n[rollout]\nkeep_previous_s = 600\n", fs::read_to_string(&manifest)?);
+        fs::write(manifest, kept)?;
+        let old = self.answering().await?;
+        put(&self.source, &self.folder, &self.labels, old + 1)?;
+        if self.explicit {
+            self.load().await?;
+        }
+        let began = Instant::now();
+        while self.answering().await? == old {
+            ensure!(began.elapsed() < Duration::from_secs(60), "version {} does not come into service", old + 1);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let request = wire::RollbackRequest { model: self.name(), ..wire::RollbackRequest::default() };
+        let mut admin = AdminServiceClient::new(self.channels[0].clone());
+        let began = Instant::now();
+        admin.rollback(request).await?;
+        let took = began.elapsed();
+        ensure!(self.answering().await? == old, "the version before does not answer");
+        Ok(took.as_secs_f64() * 1000.0)
     }
 
     async fn answering(&self) -> Result<u64> {
