@@ -142,6 +142,14 @@ impl Pipeline {
         &self.metrics
     }
 
+    /// Whether new work is taken.
+    ///
+    /// # Errors
+    /// UNAVAILABLE: the server is shutting down.
+    pub fn admit(&self) -> Result<(), Error> {
+        self.lifecycle.admit().map_err(|error| self.reject(error))
+    }
+
     /// Counts a request that reaches no model version.
     fn reject(&self, error: Error) -> Error {
         self.metrics.rejected(error.code);

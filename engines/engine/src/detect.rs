@@ -46,6 +46,13 @@ pub(crate) fn detect_on_cpu<E: Engine + ?Sized>(
     let spec = engine.spec();
     let detector = detector(spec)?;
     let views = views(spec, &outputs)?;
+    // A graph that leaves the dimension open is found out here, at the latest by the warm-up.
+    if let Some(classes) = detector.head.class_count(&views)
+        && classes != detector.classes
+    {
+        let labels = detector.classes;
+        return Err(EngineError::Backend(format!("the outputs have {classes} classes, but the model has {labels}")));
+    }
     let mut detections = Vec::with_capacity(pictures.len());
     for (index, (picture, options)) in pictures.iter().zip(options).enumerate() {
         let Picture::Letterboxed { letterbox, .. } = picture else { continue };

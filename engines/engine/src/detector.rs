@@ -136,17 +136,17 @@ fn input_size(options: &DetectorOptions, input: &TensorSpec) -> Result<(u32, u32
 }
 
 fn preprocess(options: &DetectorOptions, (width, height): (u32, u32)) -> Result<Preprocess, EngineError> {
-    if let Some(preprocess) = &options.preprocess {
-        return Ok(Preprocess { width, height, ..preprocess.clone() });
-    }
-    match options.family {
-        Some(Family::Yolov5 | Family::Yolov7 | Family::Yolov8) => Ok(Preprocess::yolov5(width, height)),
-        Some(Family::Yolox) => Ok(Preprocess::yolox(width, height)),
-        Some(Family::Yolov3 | Family::Ppyolo | Family::Ppyolov2 | Family::PpyoloTiny) => {
-            Ok(Preprocess::ppyolo(width, height))
+    let preprocess = match (&options.preprocess, options.family) {
+        (Some(preprocess), _) => Preprocess { width, height, ..preprocess.clone() },
+        (None, Some(Family::Yolov5 | Family::Yolov7 | Family::Yolov8)) => Preprocess::yolov5(width, height),
+        (None, Some(Family::Yolox)) => Preprocess::yolox(width, height),
+        (None, Some(Family::Yolov3 | Family::Ppyolo | Family::Ppyolov2 | Family::PpyoloTiny)) => {
+            Preprocess::ppyolo(width, height)
         }
-        None => Err(EngineError::Load("state `family` or `preprocess` in the manifest".into())),
-    }
+        (None, None) => return Err(EngineError::Load("state `family` or `preprocess` in the manifest".into())),
+    };
+    preprocess.validate().map_err(|error| EngineError::Load(format!("the input: {error}")))?;
+    Ok(preprocess)
 }
 
 #[cfg(test)]

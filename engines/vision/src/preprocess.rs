@@ -77,6 +77,9 @@ pub struct Preprocess {
 /// Longest side of an input.
 const MAX_SIDE: u32 = 16_384;
 
+/// An input of more pixels is a mistake: it would take 800 MB.
+const MAX_AREA: u64 = 1 << 26;
+
 fn default_pad() -> u8 {
     114
 }
@@ -199,6 +202,10 @@ impl Preprocess {
             if !(1..=MAX_SIDE).contains(&side) {
                 return Err(parameter(field, "between 1 and 16384", side));
             }
+        }
+        if u64::from(self.width) * u64::from(self.height) > MAX_AREA {
+            let size = format_args!("{} x {}", self.width, self.height);
+            return Err(parameter("width and height", "at most 67108864 pixels", size));
         }
         if !(self.scale.is_finite() && self.scale > 0.0) {
             return Err(parameter("scale", "above 0 and finite", self.scale));

@@ -10,6 +10,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::reference::{Kind, Setting};
 
+/// Variables for the project's own tests, which start programs that see them too.
+const OF_TESTS: [&str; 3] = ["DETECTD_FIXTURES", "DETECTD_SWAP_TURNS", "DETECTD_WRITE_PROTO"];
+
 /// Values of one source, by key. Every value's origin is its place.
 #[derive(Clone, Debug)]
 pub(super) struct Layer(Vec<(String, Value)>);
@@ -83,7 +86,7 @@ impl Reader<'_> {
         let mut values = Vec::new();
         for (variable, text) in variables.range("DETECTD_".to_owned()..) {
             let Some(rest) = variable.strip_prefix("DETECTD_") else { break };
-            if variable == super::FILE_VARIABLE || set_by_kubernetes(rest) {
+            if variable == super::FILE_VARIABLE || OF_TESTS.contains(&variable.as_str()) || set_by_kubernetes(rest) {
                 continue;
             }
             let place = format!("environment variable {variable}");

@@ -9,7 +9,7 @@ use detectd_engine::Detector;
 use detectd_proto::inference as wire;
 use detectd_proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use detectd_proto::inference::model_infer_response::InferOutputTensor;
-use futures_util::future::try_join_all;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::detection;
 use super::parameters::{self, Parameters};
@@ -56,6 +56,12 @@ impl Inference {
     #[must_use]
     pub fn pipeline(&self) -> &Arc<Pipeline> {
         &self.pipeline
+    }
+
+    /// The most boxes of one picture.
+    #[must_use]
+    pub fn max_detections(&self) -> usize {
+        self.pipeline.limits().max_detections
     }
 
     /// The registered regions.
@@ -127,7 +133,8 @@ impl Inference {
         let images = detection::images(inputs, detector, self.limits.max_images)?;
         let count = images.len();
         let options = Arc::new(parameters.options);
-        let answers = try_join_all(images.into_iter().enumerate().map(|(index, image)| {
+        self.pipeline.admit()?;
+        let answers = stream::iter(images.into_iter().enumerate().map(|(index, image)| {
             let job = DetectJob {
                 // The version is picked already.
                 model: String::new(),
@@ -144,8 +151,9 @@ impl Inference {
                 answer.map_err(|error| if count > 1 { error.context(format_args!("image {index}")) } else { error })
             }
         }));
-        let answers = answers.await?;
+        let answers: Vec<_> = answers.buffered(pick.version.at_once()).try_collect().await?;
         let places = options.max_detections.map_or(pick.version.defaults().max_detections, |max| max as usize);
+        let places = places.min(self.max_detections());
         Ok(detection::tensors(&answers, places))
     }
 

@@ -39,8 +39,8 @@ pub fn server(shared_memory: bool, log: bool) -> wire::ServerMetadataResponse {
     }
 }
 
-/// A model, by one of its versions.
-pub fn model(version: &ModelVersion, index: &Index) -> wire::ModelMetadataResponse {
+/// A model, by one of its versions. An answer has at most `most` boxes of a picture.
+pub fn model(version: &ModelVersion, index: &Index, most: usize) -> wire::ModelMetadataResponse {
     let serving = index.get(version.name()).into_iter().flatten().filter(|(_, entry)| entry.reason().is_none());
     let batch: &[i64] = if version.spec().batch == BatchSize::Absent { &[] } else { &[ANY] };
     let tensor = |tensor: &Tensor| TensorMetadata {
@@ -53,13 +53,13 @@ pub fn model(version: &ModelVersion, index: &Index) -> wire::ModelMetadataRespon
         versions: serving.map(|(version, _)| version.to_string()).collect(),
         platform: platform(version),
         inputs: inputs(version).iter().map(tensor).collect(),
-        outputs: outputs(version).iter().map(tensor).collect(),
+        outputs: outputs(version, most).iter().map(tensor).collect(),
         properties: facts(version),
     }
 }
 
 /// How a version is served.
-pub fn config(version: &ModelVersion, versions: Option<&VersionPolicy>) -> wire::ModelConfig {
+pub fn config(version: &ModelVersion, versions: Option<&VersionPolicy>, most: usize) -> wire::ModelConfig {
     let (policy, queue) = (version.queue().policy(), version.queue().settings());
     let (kind, gpus) = match version.spec().device {
         Device::Cpu => (Kind::Cpu, Vec::new()),
@@ -97,7 +97,7 @@ pub fn config(version: &ModelVersion, versions: Option<&VersionPolicy>) -> wire:
         version_policy: versions.map(version_policy),
         max_batch_size: if version.spec().batch == BatchSize::Absent { 0 } else { count(version.max_batch()) },
         input: inputs(version).iter().map(input).collect(),
-        output: outputs(version).iter().map(output).collect(),
+        output: outputs(version, most).iter().map(output).collect(),
         instance_group: vec![wire::ModelInstanceGroup {
             name: format!("{}_0", version.name()),
             count: count(version.instance_count()),
@@ -161,13 +161,13 @@ fn inputs(version: &ModelVersion) -> Vec<Tensor> {
     vec![Tensor::new(IMAGE, Datatype::Bytes, vec![1]), Tensor::new(IMAGES, Datatype::Uint8, vec![ANY, ANY, 3])]
 }
 
-fn outputs(version: &ModelVersion) -> Vec<Tensor> {
+fn outputs(version: &ModelVersion, most: usize) -> Vec<Tensor> {
     let spec = version.spec();
     if spec.detector.is_none() {
         return spec.outputs.iter().map(|output| Tensor::of(output, spec.batch)).collect();
     }
     // What a request gets that does not ask for another number.
-    let places = i64::try_from(version.defaults().max_detections).unwrap_or(ANY);
+    let places = i64::try_from(version.defaults().max_detections.min(most)).unwrap_or(ANY);
     let [numbers, boxes, scores, classes] = OUTPUTS;
     vec![
         Tensor::new(numbers, Datatype::Int32, vec![1]),

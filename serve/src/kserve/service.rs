@@ -82,7 +82,7 @@ impl Kserve {
     /// ModelMetadata.
     pub fn model_metadata(&self, request: &wire::ModelMetadataRequest) -> Result<wire::ModelMetadataResponse, Error> {
         let version = self.version(&request.name, &request.version)?;
-        Ok(metadata::model(&version, &self.repository().index()))
+        Ok(metadata::model(&version, &self.repository().index(), self.inference.max_detections()))
     }
 
     /// The only input of a model from a request that says nothing of it: its contents alone.
@@ -107,8 +107,8 @@ impl Kserve {
     /// ModelConfig.
     pub fn model_config(&self, request: &wire::ModelConfigRequest) -> Result<wire::ModelConfigResponse, Error> {
         let version = self.version(&request.name, &request.version)?;
-        let versions = self.repository().version_policy(version.name());
-        Ok(wire::ModelConfigResponse { config: Some(metadata::config(&version, versions.as_ref())) })
+        let (versions, most) = (self.repository().version_policy(version.name()), self.inference.max_detections());
+        Ok(wire::ModelConfigResponse { config: Some(metadata::config(&version, versions.as_ref(), most)) })
     }
 
     /// ModelStatistics.

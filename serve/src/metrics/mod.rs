@@ -211,6 +211,14 @@ impl Metrics {
         self.swaps.with_label_values(&[model, outcome]).inc();
     }
 
+    /// Nothing is counted of `model` any more.
+    pub fn forget_swaps(&self, model: &str) {
+        for outcome in ["serving", "failed", "on_trial", "promoted", "rolled_back"] {
+            // One that is not there is what is wanted.
+            let _ = self.swaps.remove_label_values(&[model, outcome]);
+        }
+    }
+
     /// What a trial of a version of `model` has seen so far.
     pub fn trial(&self, model: &str, version: u64, figures: &Figures) {
         let version = version.to_string();

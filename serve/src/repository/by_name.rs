@@ -17,7 +17,8 @@ impl Repository {
         // A name that means nothing leaves no trace.
         check_name(name).map_err(Error::invalid)?;
         let manifest = self.config.path.join(name).join("model.toml");
-        if overrides.files.is_empty() && !manifest.is_file() && !self.index().contains_key(name) {
+        let is_known = manifest.is_file() || self.index().contains_key(name);
+        if overrides.files.is_empty() && !is_known {
             return Err(Error::not_found(format!("there is no model `{name}`: no file {}", manifest.display())));
         }
         let slot = self.slot(name);
@@ -34,6 +35,10 @@ impl Repository {
         drop(running);
         match result {
             Ok(()) => Ok(()),
+            Err(Stop::Failed(reason)) if !is_known => {
+                self.leave_no_trace(name);
+                Err(Error::invalid(format!("model `{name}`: {reason}")))
+            }
             Err(Stop::Failed(reason)) => Err(Error::invalid(format!("model `{name}`: {reason}"))),
             Err(Stop::Moot) => {
                 // The newer operation decides; its outcome is the answer.
@@ -46,6 +51,18 @@ impl Repository {
                 })
             }
         }
+    }
+
+    /// Forgets a name that came with files of its own and never served: callers must not fill the index.
+    fn leave_no_trace(&self, name: &str) {
+        self.publish(|published| {
+            let index = Arc::make_mut(&mut published.index);
+            if index.get(name).is_some_and(|versions| versions.values().all(|entry| entry.ready().is_none())) {
+                index.remove(name);
+            }
+        });
+        self.slots.lock().remove(name);
+        self.metrics.forget_swaps(name);
     }
 
     /// Takes a model out of service.

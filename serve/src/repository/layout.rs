@@ -8,6 +8,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::manifest::{Manifest, Task, check_labels};
 
+/// What any file system takes as a folder's name.
+const MAX_NAME_BYTES: usize = 255;
+
 /// A file beyond this size is no manifest, no list of labels and no list of digests.
 const MAX_TEXT_BYTES: u64 = 1 << 20;
 
@@ -73,6 +76,9 @@ pub fn read_model(repository: &Path, name: &str) -> Result<ModelFolder, String> 
 /// # Errors
 /// It is none.
 pub fn check_name(name: &str) -> Result<(), String> {
+    if name.len() > MAX_NAME_BYTES {
+        return Err(format!("the name of a model has at most {MAX_NAME_BYTES} bytes, not {}", name.len()));
+    }
     if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', '\0']) {
         return Err(format!("`{name}` is no name of a model"));
     }

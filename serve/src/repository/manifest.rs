@@ -73,6 +73,9 @@ pub struct Manifest {
     pub notes: BTreeMap<String, String>,
 }
 
+/// The most boxes of one picture that a manifest may choose; `limits.max_detections` may be less.
+const MAX_DETECTIONS: usize = 100_000;
+
 /// What a model is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -186,6 +189,13 @@ impl Manifest {
         self.rollout.validate()?;
         self.golden.validate()?;
         self.options.validate().map_err(|error| format!("options.{error}"))?;
+        if self.options.max_detections > MAX_DETECTIONS {
+            let max = self.options.max_detections;
+            return Err(format!("options.max_detections must be at most {MAX_DETECTIONS}, not {max}"));
+        }
+        if let Some(preprocess) = &self.preprocess {
+            preprocess.validate().map_err(|error| format!("preprocess.{error}"))?;
+        }
         match self.task {
             Task::Detect => Ok(()),
             Task::Tensor => self.validate_tensor_model(),
@@ -349,6 +359,10 @@ mod tests {
             ("task = \"tensor\"\n[options]\nscore_threshold = 0.5", "options is for detectors"),
             ("[options]\nscore_threshold = 2.0", "options.score_threshold"),
             ("[options]\nscore_treshold = 0.2", "score_treshold"),
+            ("[options]\nmax_detections = 100001", "options.max_detections"),
+            ("[preprocess]\nwidth = 0\nheight = 8", "width"),
+            ("[preprocess]\nwidth = 16000\nheight = 16000", "67108864 pixels"),
+            ("[preprocess]\nwidth = 8\nheight = 8\nstd = [0.0, 1.0, 1.0]", "std"),
         ];
         for (text, expected) in cases {
             let error = Manifest::parse(text).unwrap_err();

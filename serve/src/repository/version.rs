@@ -242,6 +242,13 @@ impl ModelVersion {
         self.shared.model.resized(max_batch, threads)
     }
 
+    /// How many images of one request are in work at once: as many as keep every instance busy, and never so many that a
+    /// request is refused for its own number of images.
+    #[must_use]
+    pub fn at_once(&self) -> usize {
+        (self.max_batch() * self.instance_count * 2).min(self.shared.queue.settings().capacity / 2).max(1)
+    }
+
     /// What is counted.
     #[must_use]
     pub fn metrics(&self) -> &Arc<VersionMetrics> {

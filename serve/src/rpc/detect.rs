@@ -103,9 +103,6 @@ impl DetectService for DetectRpc {
         let (version, most) = (&pick.version, self.pipeline.limits().max_detections);
         let checked = options.resolve(version.defaults(), version.labels(), most);
         checked.map_err(|error| to_status(&error, &id))?;
-        // As many at once as keep every instance busy: a request must not be refused for its own number of images.
-        let at_once =
-            (version.max_batch() * version.instance_count() * 2).min(version.queue().settings().capacity / 2).max(1);
         let results = stream::iter(request.images.into_iter().map(|image| async {
             let job = convert::image(Some(image)).map(|image| DetectJob {
                 model: String::new(),
@@ -126,7 +123,7 @@ impl DetectService for DetectRpc {
             };
             wire::ImageResult { result: Some(result) }
         }))
-        .buffered(at_once)
+        .buffered(pick.version.at_once())
         .collect()
         .await;
         Ok(Response::new(wire::DetectBatchResponse { results, request_id: id }))

@@ -157,6 +157,17 @@ async fn images_of_one_request_are_gathered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_is_not_refused_for_its_own_number_of_images() {
+    let manifest = "[instances]\ncount = 1\n[batching]\nqueue_capacity = 4\n[options]\nmax_detections = 100000\n";
+    let daemon = Daemon::start(Setup { manifest, ..Setup::default() }).await;
+    let pictures: Vec<_> = (0..16).map(|index| png(good(index % 4))).collect();
+    let response = client(&daemon).await.model_infer(request(&pictures)).await.unwrap().into_inner();
+    assert_eq!(ints(&response, "num_detections"), [1; 16]);
+    let boxes = response.outputs.iter().find(|output| output.name == "boxes").unwrap();
+    assert_eq!(boxes.shape, [16, 1000, 4], "as many places as limits.max_detections allows");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_inferred_is_named() {
     let configure = |config: &mut Config| {
         config.limits.max_images_per_request = NonZeroUsize::new(4).unwrap();

@@ -247,6 +247,13 @@ async fn models_are_loaded_and_unloaded_by_name() {
     assert!(escape.message().contains("../../evil"), "{}", escape.message());
     let answer = daemon.client().await.detect(request(good(1))).await.unwrap().into_inner();
     assert_eq!(answer.version, 7, "what failed has changed nothing");
+    let mut unknown = wire::LoadModelRequest { config: config.into(), ..load("unknown") };
+    unknown.files.insert("1/other.test".into(), "".into());
+    let failed = admin.load_model(unknown).await.unwrap_err();
+    assert!(failed.message().contains("model.test"), "{}", failed.message());
+    let models = daemon.client().await.list_models(wire::ListModelsRequest {}).await.unwrap().into_inner().models;
+    assert!(models.iter().all(|model| model.name != "unknown"), "{models:?}");
+    assert!(!daemon.get("/metrics").await.1.contains("unknown"), "callers cannot fill the metrics");
 }
 
 #[tokio::test(flavor = "multi_thread")]

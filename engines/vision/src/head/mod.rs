@@ -228,6 +228,16 @@ impl Head {
         }
     }
 
+    /// The number of classes of `outputs`; `None` where the layout does not say.
+    #[must_use]
+    pub fn class_count(&self, outputs: &[OutputView<'_>]) -> Option<usize> {
+        let dims: Vec<Vec<Option<usize>>> =
+            outputs.iter().map(|output| output.shape.iter().copied().map(Some).collect()).collect();
+        let shapes: Vec<OutputShape<'_>> =
+            outputs.iter().zip(&dims).map(|(output, dims)| OutputShape { name: output.name, dims }).collect();
+        self.classes_of(&shapes)
+    }
+
     /// Checks the outputs of a batch and returns the number of classes, 0 where the layout does not say.
     fn check_batch(&self, outputs: &[OutputView<'_>], image: usize, input: (u32, u32)) -> Result<usize, HeadError> {
         let dims: Vec<Vec<Option<usize>>> =

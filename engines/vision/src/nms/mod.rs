@@ -39,7 +39,7 @@ pub(crate) fn suppress(candidates: &Candidates, options: &DetectOptions, scratch
     match &options.nms {
         Nms::Matrix(parameters) => matrix_nms(candidates, parameters, agnostic, most, &mut scratch.matrix),
         Nms::Greedy(parameters) => greedy_nms(candidates, parameters, agnostic, most),
-        Nms::Soft(parameters) => soft_nms(candidates, parameters, agnostic, most),
+        Nms::Soft(parameters) => soft::soft_nms_of_best(candidates, parameters, agnostic, most),
     }
 }
 
