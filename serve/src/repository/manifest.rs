@@ -194,7 +194,7 @@ impl Manifest {
             return Err(format!("options.max_detections must be at most {MAX_DETECTIONS}, not {max}"));
         }
         if let Some(preprocess) = &self.preprocess {
-            preprocess.validate().map_err(|error| format!("preprocess.{error}"))?;
+            preprocess.validate().map_err(|error| error.to_string())?;
         }
         match self.task {
             Task::Detect => Ok(()),
