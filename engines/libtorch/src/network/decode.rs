@@ -37,6 +37,16 @@ impl Decoder {
         })
     }
 
+    /// The same on another device.
+    pub fn on(self, device: Device) -> Result<Self, NetworkError> {
+        let moved = |level: Level| {
+            let priors = level.priors.f_to_device(device)?;
+            Ok::<_, NetworkError>(Level { priors, ..level })
+        };
+        let levels = self.levels.into_iter().map(moved).collect::<Result<_, _>>()?;
+        Ok(Self { levels, ..self })
+    }
+
     /// Boxes from raw outputs: [N, rows, 5 + classes] with centre x, centre y, width, height in the network's input
     /// pixels, then probabilities of an object and of each class. Rows are ordered by level, anchor, y, x.
     ///
@@ -53,7 +63,11 @@ impl Decoder {
             let (_, _, height, width) = raw.size4()?;
             let y = raw.f_view([-1, self.anchors, self.outputs, height, width])?;
             let y = y.f_permute([0, 1, 3, 4, 2])?.f_sigmoid()?;
-            let centre = y.f_slice(4, 0, 2, 1)?.f_mul_scalar(2.0)?.f_sub_scalar(0.5)?.f_add(&cells(width, height)?)?;
+            let centre = y.f_slice(4, 0, 2, 1)?.f_mul_scalar(2.0)?.f_sub_scalar(0.5)?.f_add(&cells(
+                width,
+                height,
+                raw.device(),
+            )?)?;
             let centre = centre.f_mul_scalar(level.stride)?;
             let side = y.f_slice(4, 2, 4, 1)?.f_mul_scalar(2.0)?.f_square()?.f_mul(&level.priors)?;
             let rest = y.f_slice(4, 4, None, 1)?;
@@ -65,8 +79,8 @@ impl Decoder {
 }
 
 /// Cell numbers: [1, 1, height, width, 2] with x, y.
-fn cells(width: i64, height: i64) -> Result<Tensor, NetworkError> {
-    let options = (Kind::Float, Device::Cpu);
+fn cells(width: i64, height: i64, device: Device) -> Result<Tensor, NetworkError> {
+    let options = (Kind::Float, device);
     let x = Tensor::f_arange(width, options)?.f_view([1, width])?.f_expand([height, width], false)?;
     let y = Tensor::f_arange(height, options)?.f_view([height, 1])?.f_expand([height, width], false)?;
     Ok(Tensor::f_stack(&[x, y], 2)?.f_view([1, 1, height, width, 2])?)
