@@ -170,7 +170,7 @@ impl Repository {
     ) -> Result<ModelVersion, Stop> {
         let goes_on = || if slot.is_newest(operation) { Ok(()) } else { Err(Stop::Moot) };
         let files = folder.path.join(version.to_string());
-        check_memory(&files.join(&folder.manifest.file)).map_err(Stop::Failed)?;
+        check_memory(&files.join(folder.manifest.file())).map_err(Stop::Failed)?;
         goes_on()?;
         let load = AssertUnwindSafe(|| ModelVersion::load(folder, version, &self.engines, &self.metrics));
         let loaded = catch_unwind(load)

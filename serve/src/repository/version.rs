@@ -6,12 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use detectd_engine::{Detector, DetectorOptions, LoadOptions, ModelSpec};
+use detectd_engine::{Detector, ModelSpec};
 use detectd_vision::DetectOptions;
 use tracing::info;
 
 use super::layout::ModelFolder;
-use super::manifest::Task;
 use crate::batch::{BatchQueue, Instance, Shared};
 use crate::buffers::BufferPool;
 use crate::engines::Engines;
@@ -44,20 +43,7 @@ impl ModelVersion {
         let files = folder.read_version(version)?;
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let (instance_count, threads) = manifest.instances.resolve(manifest.device, cores);
-        let options = LoadOptions {
-            path: files.file.clone(),
-            device: manifest.device,
-            precision: manifest.precision,
-            threads,
-            max_batch: manifest.batching.max_batch_size,
-            detector: (manifest.task == Task::Detect).then(|| DetectorOptions {
-                family: manifest.family,
-                classes: files.labels.len(),
-                input_size: manifest.input_size.map(|[width, height]| (width, height)),
-                preprocess: manifest.preprocess.clone(),
-                head: manifest.head.clone(),
-            }),
-        };
+        let options = manifest.load_options(&files.file, files.labels.len(), threads)?;
         let at = |error: &dyn std::fmt::Display| format!("{}: {error}", files.file.display());
         let model = engines.load(&manifest.engine, &options).map_err(|error| at(&error))?;
         let spec = model.spec();

@@ -27,6 +27,7 @@ pub struct Control {
     classes: Mutex<Vec<u8>>,
     opened: Mutex<usize>,
     broken: Mutex<bool>,
+    room: Mutex<Option<usize>>,
 }
 
 impl Control {
@@ -45,6 +46,11 @@ impl Control {
     /// No engine can be opened from now on.
     pub fn break_opening(&self) {
         *self.broken.lock().unwrap() = true;
+    }
+
+    /// Executions of more pictures than this have no memory from now on.
+    pub fn leave_room_for(&self, pictures: usize) {
+        *self.room.lock().unwrap() = Some(pictures);
     }
 
     /// How many times an engine was opened.
@@ -183,6 +189,9 @@ impl Engine for ControlledEngine {
             std::thread::sleep(Duration::from_millis(milliseconds));
         }
         self.executions += 1;
+        if self.control.room.lock().unwrap().is_some_and(|room| pictures.len() > room) {
+            return Err(EngineError::OutOfMemory(format!("no room for {} pictures", pictures.len())));
+        }
         if self.behaviour.asks("warm_up_fails").is_some() {
             return Err(EngineError::Backend("the file wants executions to fail".into()));
         }
