@@ -28,7 +28,8 @@ pub fn load(options: &LoadOptions) -> Result<Arc<dyn Model>, EngineError> {
     };
     let options = LoadOptions { detector: Some(detector(options)?), ..options.clone() };
     let native = tch::no_grad(|| read(&options, device, kind))?;
-    let trial = probe::Trial { compute: &native, device, float: Kind::Float, options: &options };
+    let fits = |found: &probe::Found| outputs::spec(&options, precision, found.clone()).map(drop);
+    let trial = probe::Trial { compute: &native, device, float: Kind::Float, options: &options, fits: &fits };
     let found = trial.find(&["images".to_owned()], None)?;
     let (spec, served) = outputs::spec(&options, precision, found)?;
     Ok(Arc::new(Shared(Arc::new(Loaded {
@@ -90,8 +91,9 @@ fn read(options: &LoadOptions, device: Device, kind: Kind) -> Result<Native, Eng
         let nc = model.nc;
         return Err(EngineError::Load(format!("{} has nc: {nc}, but there are {classes} labels", path.display())));
     }
+    let plan = Plan::new(&model).map_err(loading)?;
     let (weights, _) = read_safetensors(&path.with_extension("safetensors")).map_err(loading)?;
-    let network = Network::with_weights(Plan::new(&model).map_err(loading)?, weights).map_err(loading)?;
+    let network = Network::with_weights(plan, weights).map_err(loading)?;
     let decoder = Decoder::new(&network.plan().detect).map_err(loading)?.on(device).map_err(loading)?;
     let network = network.folded().and_then(|network| network.converted(device, kind)).map_err(loading)?;
     Ok(Native { network, decoder, pass: Pass { training: false, precision: kind } })

@@ -9,7 +9,7 @@ use crate::tensors;
 /// Sides of square inputs to try where nobody says the size. One that both of the first two pass has no fixed size.
 const SIDES: [u32; 16] = [640, 320, 416, 512, 608, 1280, 1024, 960, 768, 384, 256, 224, 160, 128, 96, 64];
 /// Sizes to stand for a declared dimension that is open.
-const OPEN_SIDES: [usize; 4] = [1, 2, 32, 64];
+const OPEN_SIDES: [usize; 4] = [1, 32, 64, 96];
 /// Fixed batches to try where one picture does not pass.
 const BATCHES: [usize; 5] = [2, 4, 8, 16, 32];
 
@@ -23,9 +23,12 @@ pub struct Trial<'a> {
     pub float: Kind,
     /// What the manifest says.
     pub options: &'a LoadOptions,
+    /// Whether what was found can be served, or why not.
+    pub fits: &'a dyn Fn(&Found) -> Result<(), EngineError>,
 }
 
 /// What a module takes and gives.
+#[derive(Clone)]
 pub struct Found {
     /// The inputs, the batch first.
     pub inputs: Vec<TensorSpec>,
@@ -44,7 +47,7 @@ impl Trial<'_> {
         }
         let stated = detector.preprocess.as_ref().map(|preprocess| (preprocess.width, preprocess.height));
         match detector.input_size.or(stated).or(traced) {
-            Some(size) => self.of_size(names, Some(size)).map_err(|error| at(error, &format!("{}x{}", size.0, size.1))),
+            Some(size) => self.of_size(names, size).map_err(|error| at(error, &format!("{}x{}", size.0, size.1))),
             None => self.by_trying_sizes(names),
         }
     }
@@ -82,40 +85,35 @@ impl Trial<'_> {
     }
 
     fn by_trying_sizes(&self, names: &[String]) -> Result<Found, EngineError> {
-        let mut failure = None;
-        for (index, side) in SIDES.into_iter().enumerate() {
-            match self.of_size(names, Some((side, side))) {
-                Ok(_) if index == 0 && self.of_size(names, Some((SIDES[1], SIDES[1]))).is_ok() => {
-                    return self.of_size(names, None);
+        let attempt = |side: u32| {
+            let found = self.with_batch(&pictures(names, Some((side, side))), side as usize)?;
+            // Views with sides from the trace make something of any picture, but not the rows of a head.
+            (self.fits)(&found).map(|()| found)
+        };
+        let mut failures = Vec::new();
+        for side in SIDES {
+            match attempt(side) {
+                Ok(_) if side == SIDES[0] && attempt(SIDES[1]).is_ok() => {
+                    return self.with_batch(&pictures(names, None), side as usize);
                 }
                 Ok(found) => return Ok(found),
                 Err(EngineError::OutOfMemory(message)) => return Err(EngineError::OutOfMemory(message)),
-                Err(error) => failure = Some(error),
+                Err(error) => failures.push(format!("with {side}: {error}")),
             }
         }
         let tried: Vec<String> = SIDES.iter().map(ToString::to_string).collect();
-        let why = failure.map(|error| error.to_string()).unwrap_or_default();
         Err(EngineError::Load(format!(
-            "the size of the input is not known: squares of {} pixels were tried, and the module refuses all of them; \
-             state `input_size = [width, height]` in the manifest. At last: {why}",
-            tried.join(", ")
+            "the size of the input is not known: squares of {} pixels were tried, and none passes; state \
+             `input_size = [width, height]` in the manifest. {}",
+            tried.join(", "),
+            failures.first().map_or("", String::as_str)
         )))
     }
 
-    /// A detector that takes pictures of this size; of any, if there is none, tried with the first of [`SIDES`].
-    fn of_size(&self, names: &[String], size: Option<(u32, u32)>) -> Result<Found, EngineError> {
-        let sides = size.map(|(width, height)| [Some(height as usize), Some(width as usize)]);
-        let inputs: Vec<TensorSpec> = names
-            .iter()
-            .map(|name| {
-                let dims = match name.as_str() {
-                    "im_shape" | "scale_factor" => vec![None, Some(2)],
-                    _ => [[None, Some(3)], sides.unwrap_or_default()].concat(),
-                };
-                TensorSpec { name: name.clone(), data_type: DataType::Fp32, dims }
-            })
-            .collect();
-        let first = match self.with_batch(&inputs, SIDES[0] as usize) {
+    /// A detector that takes pictures of this size.
+    fn of_size(&self, names: &[String], size: (u32, u32)) -> Result<Found, EngineError> {
+        let inputs = pictures(names, Some(size));
+        let first = match self.with_batch(&inputs, 1) {
             Ok(found) => return Ok(found),
             Err(EngineError::OutOfMemory(message)) => return Err(EngineError::OutOfMemory(message)),
             Err(error) => error,
@@ -124,7 +122,7 @@ impl Trial<'_> {
         for batch in [&[self.options.max_batch], &BATCHES[..]].concat() {
             let mut fixed = inputs.clone();
             fixed.iter_mut().for_each(|input| input.dims[0] = Some(batch));
-            if let Ok(found) = self.with_batch(&fixed, SIDES[0] as usize) {
+            if let Ok(found) = self.with_batch(&fixed, 1) {
                 return Ok(found);
             }
         }
@@ -223,7 +221,7 @@ impl Trial<'_> {
                 EngineError::Load(format!("input {}: {shape:?} is more than {MOST_VALUES} values", input.name))
             })?;
             let data = match input.data_type {
-                DataType::Fp32 => TensorData::Fp32((0..len).map(|index| value(index, shift)).collect()),
+                DataType::Fp32 => TensorData::Fp32(values(len, shift)),
                 other => TensorData::zeros(other, len),
             };
             tensors::to_torch(&Tensor::new(shape, data)?, self.device, self.float)
@@ -245,9 +243,27 @@ impl Trial<'_> {
 /// 1 GiB of floats: no input of a model comes near.
 const MOST_VALUES: usize = 1 << 28;
 
-/// Values between 0.25 and 0.75, without a pattern.
-fn value(index: usize, shift: f32) -> f32 {
-    0.25 + 0.5 * ((index % 4096) as f32 * 0.618_034 + shift).fract()
+/// Values between 0.25 and 0.75 that repeat late.
+fn values(len: usize, shift: f32) -> Vec<f32> {
+    let period: Vec<f32> = (0..4093).map(|index| 0.25 + 0.5 * (index as f32 * 0.618_034 + shift).fract()).collect();
+    let mut values = Vec::with_capacity(len);
+    while values.len() < len {
+        values.extend_from_slice(&period[..period.len().min(len - values.len())]);
+    }
+    values
+}
+
+/// The inputs of a detector: pictures of a size, or of any, and what Paddle's networks have beside them.
+fn pictures(names: &[String], size: Option<(u32, u32)>) -> Vec<TensorSpec> {
+    let sides = size.map(|(width, height)| [Some(height as usize), Some(width as usize)]);
+    let input = |name: &String| {
+        let dims = match name.as_str() {
+            "im_shape" | "scale_factor" => vec![None, Some(2)],
+            _ => [[None, Some(3)], sides.unwrap_or_default()].concat(),
+        };
+        TensorSpec { name: name.clone(), data_type: DataType::Fp32, dims }
+    };
+    names.iter().map(input).collect()
 }
 
 /// Names the outputs: by their keys where they come in a dictionary and no two have the same, by their place otherwise.

@@ -26,7 +26,8 @@ pub fn load(options: &LoadOptions) -> Result<Arc<dyn Model>, EngineError> {
     let config = config.map(|text| Config::parse(&text)).unwrap_or_default();
     let (precision, float) = set_precision(&mut module, options.precision)?;
     let names = module.inputs()?;
-    let made = probe::Trial { compute: &module, device, float, options };
+    let fits = |found: &probe::Found| outputs::spec(options, precision, found.clone()).map(drop);
+    let made = probe::Trial { compute: &module, device, float, options, fits: &fits };
     let found = made.find(&names, config.input_size()).map_err(|error| in_precision(error, options.precision))?;
     let (spec, served) = outputs::spec(options, precision, found)?;
     Ok(Arc::new(Shared(Arc::new(Loaded {
