@@ -106,8 +106,8 @@ fn on_engine(arguments: &Arguments, samples: &[Sample]) -> Result<Metrics> {
     let files = folder.read_version(*folder.versions.last().context("no version")?).map_err(|error| anyhow!(error))?;
     let classes = files.labels.len();
     let manifest = &folder.manifest;
-    let options = manifest.load_options(&files.file, classes, 0).map_err(|error| anyhow!(error))?;
-    let model = detectd_onnx::load(&options)?;
+    let load = manifest.load_options(&files.file, classes, 0).map_err(|error| anyhow!(error))?;
+    let model = detectd_onnx::load(&load)?;
     let preprocess = &model.spec().detector.as_ref().context("the model is no detector")?.preprocess;
     let mut engine = model.open()?;
     let mut scratch = DetectScratch::default();

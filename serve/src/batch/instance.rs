@@ -118,7 +118,7 @@ impl Runner {
             callers.push(Caller { queued: started - since, deadline: work.deadline, reply: work.reply });
         }
         let mut callers = callers.into_iter();
-        let mut left = VecDeque::from([0..payloads.len()]);
+        let mut left = VecDeque::from_iter(std::iter::once(0..payloads.len()));
         while let Some(part) = left.pop_front() {
             let retried = part.len() < payloads.len();
             if retried && part.len() == 1 && callers.as_slice().first().is_some_and(Caller::is_late) {
