@@ -35,7 +35,7 @@ pub fn latency(path: &Path, title: &str, latency_us: &Histogram<u64>) -> Result<
             .x_desc("share of the answers that are faster")
             .y_desc("latency, ms")
             .x_labels(4)
-            .x_label_formatter(&|nines| format!("{} %", (1.0 - 10f64.powf(-nines)) * 100.0))
+            .x_label_formatter(&|nines: &f64| format!("{} %", (1.0 - 10f64.powf(-*nines)) * 100.0))
             .draw()?;
         chart.draw_series(LineSeries::new(points, &BLUE))?;
         root.present()

@@ -12,7 +12,7 @@ use detectd::engines::Engines;
 use detectd_benches::server::{Server, run_daemon};
 use detectd_benches::serving::Bench;
 use detectd_benches::table::{self, median};
-use detectd_engine::{DetectScratch, Engine, Model, Picture};
+use detectd_engine::{DetectScratch, Engine, Picture};
 use detectd_train::dataset::{Scenes, Split};
 use detectd_train::export::{Options, Output, write_torchscript};
 use detectd_train::scenes::CLASSES;
@@ -163,11 +163,11 @@ fn module_rate(bench: &Bench, file: &Path, seconds: f64) -> Result<f64> {
         let input = Tensor::f_from_slice(&inputs)?.f_view([i64::try_from(batch)?, 3, height, width])?;
         let input = input.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_permute([0, 3, 1, 2])?;
         ensure!(input.f_kind()? == Kind::Float, "floats");
-        module.forward_ts(&[&input])?;
+        drop(module.forward_ts(&[&input])?);
         let start = Instant::now();
         let mut pictures = 0;
         while start.elapsed().as_secs_f64() < seconds {
-            std::hint::black_box(module.forward_ts(&[&input])?);
+            drop(std::hint::black_box(module.forward_ts(&[&input])?));
             pictures += batch;
         }
         Ok(pictures as f64 / start.elapsed().as_secs_f64())
@@ -214,7 +214,7 @@ fn agreement(one: &Bench, other: &Bench, scenes: usize) -> Result<Agreement> {
         let mut input = vec![0.0; preprocess.input_len()];
         let letterbox = preprocess.run(&image, &mut input, &mut resizer)?;
         let picture = [Picture::Letterboxed { input, letterbox }];
-        let mut detect = |engine: &mut Box<dyn Engine>| -> Result<Vec<Detection>> {
+        let detect = |engine: &mut Box<dyn Engine>| -> Result<Vec<Detection>> {
             let found = engine.detect(&picture, std::slice::from_ref(&options), &mut DetectScratch::default())?;
             found.detections.into_iter().next().context("an answer")
         };
