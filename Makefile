@@ -66,8 +66,12 @@ test-onnxruntime: onnxruntime ## The conformance suite on ONNX Runtime
 libtorch: ## Fetches libtorch for the feature `libtorch` (531 MB)
 	engines/libtorch/setup.sh
 
+.PHONY: build-libtorch
+build-libtorch: libtorch ## The daemon with libtorch as a further engine
+	LIBTORCH=$(LIBTORCH) cargo build --release -p detectd-serve --features libtorch
+
 .PHONY: test-libtorch
-test-libtorch: libtorch ## The networks and the training tool, on libtorch
+test-libtorch: libtorch ## The conformance suite, the networks and the training tool, on libtorch
 	$(TORCH) cargo test --release -p detectd-libtorch -p detectd-train --features detectd-train/libtorch
 
 .PHONY: train-demo
@@ -82,6 +86,10 @@ eval: libtorch ## mAP of the bundled detector: the network, the engine, the daem
 .PHONY: bench-serve
 bench-serve: ## Pictures to boxes through the daemon, beside the bare engine
 	cargo run --release -p detectd-benches --bin bench-serve -- --rounds $(ROUNDS)
+
+.PHONY: bench-libtorch
+bench-libtorch: libtorch ## The same on libtorch, beside the bare TorchScript loop
+	LIBTORCH=$(LIBTORCH) cargo run --release -p detectd-benches --features libtorch --bin bench-libtorch -- --rounds $(ROUNDS)
 
 .PHONY: bench-rpc
 bench-rpc: ## The daemon without a model's cost, beside a bare tonic handler

@@ -6,4 +6,5 @@ pub mod null_engine;
 pub mod peer;
 pub mod plot;
 pub mod server;
+pub mod serving;
 pub mod table;

@@ -1,10 +1,7 @@
-//! Lets the programs find libtorch where it was found at build time.
+//! With libtorch, lets the programs find its libraries where they were found at build time.
 
 fn main() {
-    println!("cargo:rerun-if-env-changed=LIBTORCH");
-    if std::env::var_os("CARGO_FEATURE_LIBTORCH").is_some()
-        && let Ok(libtorch) = std::env::var("LIBTORCH")
-    {
-        println!("cargo:rustc-link-arg=-Wl,-rpath,{libtorch}/lib");
+    if let Ok(libraries) = std::env::var("DEP_DETECTD_LIBTORCH_LIBRARIES") {
+        println!("cargo::rustc-link-arg=-Wl,-rpath,{libraries}");
     }
 }

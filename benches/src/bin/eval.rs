@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use detectd::repository::layout::read_model;
 use detectd_benches::server::{Server, run_daemon};
 use detectd_benches::table;
-use detectd_engine::{DetectScratch, DetectorOptions, LoadOptions, Picture};
+use detectd_engine::{DetectScratch, Picture};
 use detectd_proto::detect::v1 as wire;
 use detectd_proto::detect::v1::detect_service_client::DetectServiceClient;
 use detectd_train::dataset::{Scenes, Split};
@@ -106,20 +106,8 @@ fn on_engine(arguments: &Arguments, samples: &[Sample]) -> Result<Metrics> {
     let files = folder.read_version(*folder.versions.last().context("no version")?).map_err(|error| anyhow!(error))?;
     let classes = files.labels.len();
     let manifest = &folder.manifest;
-    let model = detectd_onnx::load(&LoadOptions {
-        path: files.file,
-        device: manifest.device,
-        precision: manifest.precision,
-        threads: 0,
-        max_batch: manifest.batching.max_batch_size,
-        detector: Some(DetectorOptions {
-            family: manifest.family,
-            classes,
-            input_size: manifest.input_size.map(|[width, height]| (width, height)),
-            preprocess: manifest.preprocess.clone(),
-            head: manifest.head.clone(),
-        }),
-    })?;
+    let load = manifest.load_options(&files.file, classes, 0).map_err(|error| anyhow!(error))?;
+    let model = detectd_onnx::load(&load)?;
     let preprocess = &model.spec().detector.as_ref().context("the model is no detector")?.preprocess;
     let mut engine = model.open()?;
     let mut scratch = DetectScratch::default();

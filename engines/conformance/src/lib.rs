@@ -94,6 +94,8 @@ impl<'a> Bench<'a> {
             threads: 1,
             max_batch: MAX_BATCH,
             detector: None,
+            inputs: Vec::new(),
+            outputs: Vec::new(),
         }
     }
 

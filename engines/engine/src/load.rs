@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{DetectorOptions, Device, Precision};
+use crate::{DetectorOptions, Device, Precision, TensorSpec};
 
 /// One model file, and how it is to be run.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,4 +20,9 @@ pub struct LoadOptions {
     pub max_batch: usize,
     /// What the manifest says of the detector; `None` for a model that is none.
     pub detector: Option<DetectorOptions>,
+    /// The inputs as the manifest declares them, in the model's order, for a file that does not. Empty: the engine finds
+    /// them.
+    pub inputs: Vec<TensorSpec>,
+    /// The outputs to serve, by name. Empty: all, or for a detector those that it is recognised by.
+    pub outputs: Vec<String>,
 }

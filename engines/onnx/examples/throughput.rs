@@ -25,6 +25,8 @@ fn main() -> Result<()> {
         threads,
         max_batch: batch,
         detector: None,
+        inputs: Vec::new(),
+        outputs: Vec::new(),
     };
     let start = Instant::now();
     let model = load(&options)?;

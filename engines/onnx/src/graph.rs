@@ -14,6 +14,11 @@ pub fn spec(engine: &str, graph: &proto::Graph, options: &LoadOptions) -> Result
     if options.device != Device::Cpu {
         return Err(EngineError::Load(format!("the {engine} engine runs on the cpu, not on {}", options.device)));
     }
+    if !(options.inputs.is_empty() && options.outputs.is_empty()) {
+        return Err(EngineError::Load(
+            "an ONNX file declares its tensors: leave `inputs` and `outputs` out of the manifest".into(),
+        ));
+    }
     precision::check(graph, options.precision)?;
     let (inputs, outputs) = (inputs(graph)?, outputs(graph)?);
     let detector = options.detector.as_ref().map(|wanted| Detector::resolve(wanted, &inputs, &outputs)).transpose()?;

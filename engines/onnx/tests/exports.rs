@@ -78,6 +78,8 @@ fn check(load: Load, folder: &Path, export: &Export) {
             input_size: Some(size(&export.cases[0])),
             ..DetectorOptions::default()
         }),
+        inputs: Vec::new(),
+        outputs: Vec::new(),
     };
     let loaded = load(&options);
     if let (true, Err(EngineError::Load(message))) = (name.contains("nms"), &loaded)

@@ -37,7 +37,16 @@ fn network() -> Network {
 }
 
 fn options(path: PathBuf) -> LoadOptions {
-    LoadOptions { path, device: Device::Cpu, precision: None, threads: 1, max_batch: 2, detector: None }
+    LoadOptions {
+        path,
+        device: Device::Cpu,
+        precision: None,
+        threads: 1,
+        max_batch: 2,
+        detector: None,
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+    }
 }
 
 /// Writes the network, changed by `change`, and loads it.

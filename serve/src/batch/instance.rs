@@ -1,13 +1,15 @@
 //! The thread that owns an engine: it forms batches, runs them, and answers.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use detectd_engine::{DetectScratch, Engine, EngineError, Model};
+use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use super::execution::{Executed, Payloads};
@@ -106,53 +108,40 @@ impl Runner {
         self.drop_engine();
     }
 
-    /// Runs a batch, and if that fails, each request of it alone: one bad request must not fail its neighbours.
-    fn execute(&mut self, Taken { work, turn }: Taken) {
+    /// Runs a batch, and if that fails, smaller parts of it: one bad request must not fail its neighbours.
+    fn execute(&mut self, Taken { work, mut turn }: Taken) {
         let started = Instant::now();
         let mut payloads = Payloads::default();
         let mut callers = Vec::with_capacity(work.len());
         for (since, work) in work {
             payloads.push(work.payload);
-            callers.push((started - since, work.deadline, work.reply));
+            callers.push(Caller { queued: started - since, deadline: work.deadline, reply: work.reply });
         }
-        let count = payloads.len();
-        let result = self.attempt(&payloads, 0..count);
-        if let Some(turn) = &turn {
-            turn.wait();
-        }
-        match result {
-            Ok(Executed { outputs, times, rows: batch_size }) => {
-                let (compute, postprocess) = (times.assemble + times.compute, times.postprocess);
-                for ((queue, _, reply), output) in callers.into_iter().zip(outputs) {
-                    let _ = reply.send(Ok(Completed { output, queue, compute, postprocess, batch_size }));
-                }
+        let mut callers = callers.into_iter();
+        let mut left = VecDeque::from_iter(std::iter::once(0..payloads.len()));
+        while let Some(part) = left.pop_front() {
+            let retried = part.len() < payloads.len();
+            if retried && part.len() == 1 && callers.as_slice().first().is_some_and(Caller::is_late) {
+                let late = Error::deadline("before the request could be run again");
+                callers.by_ref().take(1).for_each(|caller| caller.answer(Err(late.clone())));
+                continue;
             }
-            Err(failure) if count == 1 => {
-                for (_, _, reply) in callers {
-                    let _ = reply.send(Err(self.answer(&failure)));
-                }
+            let result = self.attempt(&payloads, part.clone());
+            if let Some(turn) = turn.take() {
+                turn.wait();
             }
-            Err(failure) => {
-                warn!(model = self.shared.name, count, %failure, "a batch failed: its requests are run one by one");
-                for (index, (queue, deadline, reply)) in callers.into_iter().enumerate() {
-                    if reply.is_closed() {
-                        continue;
+            match result {
+                Ok(executed) => answer(callers.by_ref().take(part.len()).collect(), executed),
+                Err(failure) if part.len() == 1 => {
+                    if let Some(caller) = callers.next() {
+                        caller.answer(Err(self.refusal(&failure)));
                     }
-                    if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                        let _ = reply.send(Err(Error::deadline("before the request could be run again")));
-                        continue;
-                    }
-                    let answer = match self.attempt(&payloads, index..index + 1) {
-                        Ok(Executed { mut outputs, times, rows: batch_size }) => outputs
-                            .pop()
-                            .map(|output| {
-                                let (compute, postprocess) = (times.assemble + times.compute, times.postprocess);
-                                Completed { output, queue, compute, postprocess, batch_size }
-                            })
-                            .ok_or_else(|| Error::internal(format!("{}: no answer came", self.shared.name))),
-                        Err(failure) => Err(self.answer(&failure)),
-                    };
-                    let _ = reply.send(answer);
+                }
+                Err(failure) => {
+                    let smaller = smaller(part.clone(), &failure);
+                    let (model, parts) = (&self.shared.name, smaller.len());
+                    warn!(model, count = part.len(), parts, %failure, "a batch failed: it is run again in parts");
+                    smaller.into_iter().rev().for_each(|part| left.push_front(part));
                 }
             }
         }
@@ -203,14 +192,55 @@ impl Runner {
         }
     }
 
-    fn answer(&self, failure: &EngineError) -> Error {
+    fn refusal(&self, failure: &EngineError) -> Error {
         match failure {
             EngineError::Shape(message) => Error::invalid(message.clone()),
             EngineError::OutOfMemory(_) => {
-                Error::exhausted(format!("{}: {failure}", self.shared.name), std::time::Duration::from_secs(1))
+                Error::exhausted(format!("{}: {failure}", self.shared.name), Duration::from_secs(1))
             }
             _ => Error::internal(format!("{}: {failure}", self.shared.name)),
         }
+    }
+}
+
+/// Who waits for an answer.
+struct Caller {
+    queued: Duration,
+    deadline: Option<Instant>,
+    reply: oneshot::Sender<Result<Completed, Error>>,
+}
+
+impl Caller {
+    /// Nobody waits any more, or no longer than until now.
+    fn is_late(&self) -> bool {
+        self.reply.is_closed() || self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+
+    fn answer(self, answer: Result<Completed, Error>) {
+        // Whoever has left needs none.
+        let _ = self.reply.send(answer);
+    }
+}
+
+/// Gives each caller its output.
+fn answer(callers: Vec<Caller>, executed: Executed) {
+    let Executed { outputs, times, rows: batch_size } = executed;
+    let (compute, postprocess) = (times.assemble + times.compute, times.postprocess);
+    for (caller, output) in callers.into_iter().zip(outputs) {
+        let queue = caller.queued;
+        caller.answer(Ok(Completed { output, queue, compute, postprocess, batch_size }));
+    }
+}
+
+/// The parts in which a failed batch is run again: halves where there was no memory for the whole, single requests
+/// where one of them may be bad.
+fn smaller(part: Range<usize>, failure: &EngineError) -> Vec<Range<usize>> {
+    match failure {
+        EngineError::OutOfMemory(_) => {
+            let middle = part.start + part.len() / 2;
+            vec![part.start..middle, middle..part.end]
+        }
+        _ => part.map(|index| index..index + 1).collect(),
     }
 }
 

@@ -121,7 +121,7 @@ impl ModelFolder {
     /// The model's file is missing, the labels are missing or wrong, or a file does not have the digest recorded.
     pub fn read_version(&self, version: u64) -> Result<VersionFolder, String> {
         let folder = self.path.join(version.to_string());
-        let file = folder.join(&self.manifest.file);
+        let file = folder.join(self.manifest.file());
         if !file.is_file() {
             return Err(format!("{}: there is no such file", file.display()));
         }

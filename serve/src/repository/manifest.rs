@@ -1,17 +1,20 @@
 //! `model.toml`: what a model is and how it is to be run.
 
 mod execution;
+mod input;
 mod reference;
 mod takeover;
 
 pub use execution::{Batching, Instances};
+pub use input::DeclaredInput;
 pub use reference::{Key, keys, schema};
 pub use takeover::{GoldenSettings, RolloutSettings, Strategy};
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
-use detectd_engine::{BatchSize, Device, Precision};
+use detectd_engine::{BatchSize, DetectorOptions, Device, LoadOptions, Precision};
 use detectd_vision::{DetectOptions, Family, Head, Preprocess};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,12 +34,12 @@ pub struct Manifest {
     /// The detector family: `yolov3`, `yolov5`, `yolov7`, `yolov8`, `yolox`, `ppyolo`, `ppyolov2`, `ppyolo_tiny`. It
     /// decides how pictures are prepared and helps to recognise the outputs.
     pub family: Option<Family>,
-    /// Which engine runs it: `onnx` (the default), or `onnxruntime`.
+    /// Which engine runs it: `onnx` (the default), `onnxruntime`, or `libtorch`.
     #[serde(default = "default_engine")]
     pub engine: String,
-    /// The model's file in each version's folder.
-    #[serde(default = "default_file")]
-    pub file: String,
+    /// The model's file in each version's folder: `model.onnx`, or for libtorch `model.pt`. libtorch also takes a yaml
+    /// that describes a network, with its weights as safetensors under the same name beside it.
+    pub file: Option<String>,
     /// `cpu`, or `cuda:N`.
     #[serde(default)]
     pub device: Device,
@@ -46,6 +49,13 @@ pub struct Manifest {
     pub labels: Option<Vec<String>>,
     /// Width and height of the network's input, for a file that leaves them open.
     pub input_size: Option<[u32; 2]>,
+    /// The inputs in the model's order, for a file that does not declare them, as TorchScript does not: tables of
+    /// `name`, `data_type` (such as `FP32`) and `dims`, the batch first, with -1 for what is open.
+    #[serde(default)]
+    pub inputs: Vec<DeclaredInput>,
+    /// The outputs that are served, by name, for a TorchScript module that gives more.
+    #[serde(default)]
+    pub outputs: Vec<String>,
     /// Which versions are served: `"all"`, `{ latest = 2 }`, or a list of numbers. The default is the latest one.
     #[serde(default)]
     pub versions: VersionPolicy,
@@ -140,10 +150,6 @@ fn default_engine() -> String {
     "onnx".into()
 }
 
-fn default_file() -> String {
-    "model.onnx".into()
-}
-
 impl Manifest {
     /// Reads a manifest.
     ///
@@ -183,9 +189,11 @@ impl Manifest {
         {
             return Err(format!("input_size must be two numbers from 1 to 16384, width and height, not {size:?}"));
         }
-        if self.file.is_empty() || self.file.contains(['/', '\\']) || self.file == ".." {
-            return Err(format!("file must be the name of a file in the version's folder, not `{}`", self.file));
+        let file = self.file();
+        if file.is_empty() || file.contains(['/', '\\']) || file == ".." {
+            return Err(format!("file must be the name of a file in the version's folder, not `{file}`"));
         }
+        self.inputs.iter().try_for_each(|input| input.spec().map(drop))?;
         self.rollout.validate()?;
         self.golden.validate()?;
         self.options.validate().map_err(|error| format!("options.{error}"))?;
@@ -215,6 +223,36 @@ impl Manifest {
             Some((key, _)) => Err(format!("{key} is for detectors, but the model has task = \"tensor\"")),
             None => Ok(()),
         }
+    }
+
+    /// The name of the model's file in each version's folder.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        let usual = if self.engine == "libtorch" { "model.pt" } else { "model.onnx" };
+        self.file.as_deref().unwrap_or(usual)
+    }
+
+    /// What an engine is told to load `file`, a model of so many classes.
+    ///
+    /// # Errors
+    /// A declared input that is none.
+    pub fn load_options(&self, file: &Path, classes: usize, threads: usize) -> Result<LoadOptions, String> {
+        Ok(LoadOptions {
+            path: file.to_path_buf(),
+            device: self.device,
+            precision: self.precision,
+            threads,
+            max_batch: self.batching.max_batch_size,
+            detector: (self.task == Task::Detect).then(|| DetectorOptions {
+                family: self.family,
+                classes,
+                input_size: self.input_size.map(|[width, height]| (width, height)),
+                preprocess: self.preprocess.clone(),
+                head: self.head.clone(),
+            }),
+            inputs: self.inputs.iter().map(DeclaredInput::spec).collect::<Result<_, _>>()?,
+            outputs: self.outputs.clone(),
+        })
     }
 
     /// The keys that a loaded version cannot take over: when one of them changes, the version is loaded anew.
@@ -284,7 +322,8 @@ mod tests {
     fn a_short_manifest_gets_the_defaults() {
         let manifest = Manifest::parse("family = \"yolov5\"").unwrap();
         assert_eq!(manifest.engine, "onnx");
-        assert_eq!(manifest.file, "model.onnx");
+        assert_eq!(manifest.file(), "model.onnx");
+        assert_eq!(Manifest::parse("engine = \"libtorch\"").unwrap().file(), "model.pt");
         assert_eq!(manifest.batching, Batching::default());
         assert_eq!(manifest.options, DetectOptions::default());
     }
@@ -326,6 +365,13 @@ mod tests {
     }
 
     #[test]
+    fn inputs_are_declared_with_their_open_sides() {
+        let text = "inputs = [{ name = \"x\", data_type = \"UINT8\", dims = [-1, 3, 640, 640] }]";
+        let spec = Manifest::parse(text).unwrap().inputs[0].spec().unwrap();
+        assert_eq!(spec.to_string(), "UINT8 [?, 3, 640, 640]");
+    }
+
+    #[test]
     fn a_tensor_model_needs_nothing_of_a_detector() {
         let manifest = Manifest::parse(
             "task = \"tensor\"\n[batching]\nmax_batch_size = 0\nqueue_timeout_ms = 20\npreserve_order = true",
@@ -347,6 +393,8 @@ mod tests {
             ("labels = [\"a\", \"a\"]", "both called `a`"),
             ("labels = []", "labels"),
             ("input_size = [0, 4]", "input_size"),
+            ("inputs = [{ name = \"x\", data_type = \"FP32\", dims = [-1, 0] }]", "inputs.x"),
+            ("inputs = [{ name = \"x\", data_type = \"FP64\", dims = [-1] }]", "FP64"),
             ("versions = \"some\"", "versions"),
             ("versions = { latest = 0 }", "versions"),
             ("[batching]\nmax_batch_size = 0", "batching.max_batch_size"),

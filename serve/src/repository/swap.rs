@@ -170,7 +170,7 @@ impl Repository {
     ) -> Result<ModelVersion, Stop> {
         let goes_on = || if slot.is_newest(operation) { Ok(()) } else { Err(Stop::Moot) };
         let files = folder.path.join(version.to_string());
-        check_memory(&files.join(&folder.manifest.file)).map_err(Stop::Failed)?;
+        check_memory(&files.join(folder.manifest.file())).map_err(Stop::Failed)?;
         goes_on()?;
         let index = self.index();
         let present = index.get(&folder.name).and_then(|versions| versions.get(&version)?.ready().cloned());

@@ -46,7 +46,7 @@ pub fn lay_over(mut manifest: Manifest, object: &Map<String, Value>) -> Result<M
         manifest.versions = versions(value)?;
     }
     if let Some(value) = object.get("default_model_filename") {
-        manifest.file = value.as_str().ok_or("default_model_filename: expected a string")?.to_owned();
+        manifest.file = Some(value.as_str().ok_or("default_model_filename: expected a string")?.to_owned());
     }
     Ok(manifest)
 }

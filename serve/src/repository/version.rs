@@ -5,13 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use detectd_engine::{Detector, DetectorOptions, Device, LoadOptions, Model, ModelSpec};
+use detectd_engine::{Detector, Device, LoadOptions, Model, ModelSpec};
 use detectd_vision::DetectOptions;
 use tracing::info;
 
 use super::fingerprint::digest;
 use super::layout::ModelFolder;
-use super::manifest::Task;
 use super::rehearsal::Rehearsal;
 use crate::batch::{BatchQueue, Instance, Shared};
 use crate::buffers::BufferPool;
@@ -58,20 +57,7 @@ impl ModelVersion {
             .map_err(|error| format!("version {version}: its files cannot be read: {error}"))?;
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let (instance_count, threads) = manifest.instances.resolve(manifest.device, cores);
-        let options = LoadOptions {
-            path: files.file.clone(),
-            device: manifest.device,
-            precision: manifest.precision,
-            threads,
-            max_batch: manifest.batching.max_batch_size,
-            detector: (manifest.task == Task::Detect).then(|| DetectorOptions {
-                family: manifest.family,
-                classes: files.labels.len(),
-                input_size: manifest.input_size.map(|[width, height]| (width, height)),
-                preprocess: manifest.preprocess.clone(),
-                head: manifest.head.clone(),
-            }),
-        };
+        let options = manifest.load_options(&files.file, files.labels.len(), threads)?;
         let at = |error: &dyn std::fmt::Display| format!("{}: {error}", files.file.display());
         let present = present
             .filter(|present| present.is_live() && present.engine == manifest.engine && present.digest == digest);

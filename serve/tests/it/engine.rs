@@ -28,6 +28,7 @@ pub struct Control {
     loaded: Mutex<usize>,
     opened: Mutex<usize>,
     broken: Mutex<bool>,
+    room: Mutex<Option<usize>>,
 }
 
 impl Control {
@@ -51,6 +52,11 @@ impl Control {
     /// How many times a model was loaded.
     pub fn loaded(&self) -> usize {
         *self.loaded.lock().unwrap()
+    }
+
+    /// Executions of more pictures than this have no memory from now on.
+    pub fn leave_room_for(&self, pictures: usize) {
+        *self.room.lock().unwrap() = Some(pictures);
     }
 
     /// How many times an engine was opened.
@@ -195,6 +201,9 @@ impl Engine for ControlledEngine {
             std::thread::sleep(Duration::from_millis(milliseconds));
         }
         self.executions += 1;
+        if self.control.room.lock().unwrap().is_some_and(|room| pictures.len() > room) {
+            return Err(EngineError::OutOfMemory(format!("no room for {} pictures", pictures.len())));
+        }
         if self.behaviour.asks("warm_up_fails").is_some() {
             return Err(EngineError::Backend("the file wants executions to fail".into()));
         }

@@ -44,3 +44,29 @@ async fn without_an_engine_the_model_is_not_ready() {
     assert_eq!(daemon.get("/livez").await.0, 200);
     daemon.nothing_pending().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_without_memory_is_halved_until_it_fits() {
+    let daemon = Daemon::start(Setup::default()).await;
+    let hold = daemon.control.hold();
+    let mut calls = Vec::new();
+    for index in 0..6 {
+        let mut client = daemon.client().await;
+        calls.push(tokio::spawn(async move { client.detect(request(good(index % 4))).await }));
+        let queued = usize::from(index);
+        eventually("taken", || async { daemon.control.execution_count() == 1 && daemon.has_queued(queued).await })
+            .await;
+    }
+    daemon.control.leave_room_for(2);
+    drop(hold);
+    for call in calls {
+        call.await.unwrap().expect("each picture fits");
+    }
+    assert_eq!(daemon.control.take_executions(), [1, 5, 2, 3, 1, 2]);
+    assert_eq!(daemon.control.opened(), 1, "the engine is as it was");
+
+    daemon.control.leave_room_for(0);
+    let status = daemon.client().await.detect(request(good(1))).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{}", status.message());
+    daemon.nothing_pending().await;
+}

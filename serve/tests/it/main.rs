@@ -8,6 +8,8 @@ mod drain;
 mod engine;
 mod failures;
 mod kserve;
+#[cfg(feature = "libtorch")]
+mod libtorch;
 mod limits;
 mod models;
 mod options;

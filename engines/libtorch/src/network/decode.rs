@@ -16,6 +16,8 @@ struct Level {
     stride: f64,
     /// Box priors in pixels: [1, anchors, 1, 1, 2].
     priors: Tensor,
+    /// The cells' numbers for one size of the input, where it is known.
+    cells: Option<Tensor>,
 }
 
 impl Decoder {
@@ -28,13 +30,34 @@ impl Decoder {
         let level = |(priors, stride): (&Vec<(f64, f64)>, &usize)| {
             let values: Vec<f32> = priors.iter().flat_map(|(width, height)| [*width as f32, *height as f32]).collect();
             let priors = Tensor::f_from_slice(&values)?.f_view([1, -1, 1, 1, 2])?;
-            Ok::<_, NetworkError>(Level { stride: *stride as f64, priors })
+            Ok::<_, NetworkError>(Level { stride: *stride as f64, priors, cells: None })
         };
         Ok(Self {
             outputs: i64::try_from(detect.outputs_per_anchor()).unwrap_or(i64::MAX),
             anchors: i64::try_from(detect.anchors_per_level).unwrap_or(i64::MAX),
             levels: detect.anchors.iter().zip(&detect.strides).map(level).collect::<Result<_, _>>()?,
         })
+    }
+
+    /// The same on another device.
+    pub fn on(self, device: Device) -> Result<Self, NetworkError> {
+        let moved = |level: Level| {
+            let cells = level.cells.map(|cells| cells.f_to_device(device)).transpose()?;
+            let priors = level.priors.f_to_device(device)?;
+            Ok::<_, NetworkError>(Level { priors, cells, ..level })
+        };
+        let levels = self.levels.into_iter().map(moved).collect::<Result<_, _>>()?;
+        Ok(Self { levels, ..self })
+    }
+
+    /// The same with everything made beforehand that inputs of one size need. A traced network then makes no tensors of
+    /// its own, which would stay on the device of the trace.
+    pub fn for_input(mut self, width: usize, height: usize) -> Result<Self, NetworkError> {
+        for level in &mut self.levels {
+            let side = |length: usize| (length as f64 / level.stride) as i64;
+            level.cells = Some(cells(side(width), side(height), level.priors.device())?);
+        }
+        Ok(self)
     }
 
     /// Boxes from raw outputs: [N, rows, 5 + classes] with centre x, centre y, width, height in the network's input
@@ -51,9 +74,13 @@ impl Decoder {
         let mut rows = Vec::with_capacity(outputs.len());
         for (raw, level) in outputs.iter().zip(&self.levels) {
             let (_, _, height, width) = raw.size4()?;
+            let cells = match &level.cells {
+                Some(cells) if cells.size()[2..4] == [height, width] => cells.shallow_clone(),
+                _ => cells(width, height, raw.device())?,
+            };
             let y = raw.f_view([-1, self.anchors, self.outputs, height, width])?;
             let y = y.f_permute([0, 1, 3, 4, 2])?.f_sigmoid()?;
-            let centre = y.f_slice(4, 0, 2, 1)?.f_mul_scalar(2.0)?.f_sub_scalar(0.5)?.f_add(&cells(width, height)?)?;
+            let centre = y.f_slice(4, 0, 2, 1)?.f_mul_scalar(2.0)?.f_sub_scalar(0.5)?.f_add(&cells)?;
             let centre = centre.f_mul_scalar(level.stride)?;
             let side = y.f_slice(4, 2, 4, 1)?.f_mul_scalar(2.0)?.f_square()?.f_mul(&level.priors)?;
             let rest = y.f_slice(4, 4, None, 1)?;
@@ -65,8 +92,8 @@ impl Decoder {
 }
 
 /// Cell numbers: [1, 1, height, width, 2] with x, y.
-fn cells(width: i64, height: i64) -> Result<Tensor, NetworkError> {
-    let options = (Kind::Float, Device::Cpu);
+fn cells(width: i64, height: i64, device: Device) -> Result<Tensor, NetworkError> {
+    let options = (Kind::Float, device);
     let x = Tensor::f_arange(width, options)?.f_view([1, width])?.f_expand([height, width], false)?;
     let y = Tensor::f_arange(height, options)?.f_view([height, 1])?.f_expand([height, width], false)?;
     Ok(Tensor::f_stack(&[x, y], 2)?.f_view([1, 1, height, width, 2])?)

@@ -1,4 +1,4 @@
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 use super::weights::Weights;
 use super::{NORM_EPSILON, Network, NetworkError};
@@ -9,6 +9,23 @@ impl Network {
     pub fn folded(&self) -> Result<Self, NetworkError> {
         let weights = tch::no_grad(|| fold(self.weights()))?;
         Self::with_weights(self.plan().clone(), weights)
+    }
+
+    /// The same on `device`, with the weights kept in `kind` and the kernels laid out with their channels last, for
+    /// inference in that precision alone.
+    pub fn converted(&self, device: Device, kind: Kind) -> Result<Self, NetworkError> {
+        let convert = |weight: &Tensor| {
+            let weight = weight.f_detach()?.f_to_device(device)?.f_to_kind(kind)?;
+            match weight.dim() {
+                4 => weight.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_permute([0, 3, 1, 2]),
+                _ => Ok(weight),
+            }
+        };
+        let weights = tch::no_grad(|| {
+            self.weights().iter().map(|(name, weight)| Ok((name.clone(), convert(weight)?))).collect::<Result<_, _>>()
+        });
+        let weights = weights.map_err(|error: tch::TchError| NetworkError::Torch(error))?;
+        Ok(Self::unprobed(self.plan().clone(), weights))
     }
 }
 

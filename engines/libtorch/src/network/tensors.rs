@@ -45,6 +45,11 @@ impl Network {
         Ok(network)
     }
 
+    /// A network with weights that are known to fit.
+    pub(super) fn unprobed(plan: Plan, weights: Weights) -> Self {
+        Self { plan, weights }
+    }
+
     /// What it consists of.
     #[must_use]
     pub fn plan(&self) -> &Plan {

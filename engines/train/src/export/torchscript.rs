@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use detectd_libtorch::network::{Decoder, Network, Pass};
 use tch::{CModule, Device, Kind, Tensor};
 
@@ -12,17 +12,15 @@ use super::{Options, Output};
 ///
 /// Tracing fixes the input's size; the number of pictures stays open, whatever `options.batch` says.
 pub fn write_torchscript(network: &Network, options: &Options<'_>, path: &Path) -> Result<()> {
+    ensure!(options.output == Output::Decoded, "a traced network has one output: export it decoded, or to ONNX");
     let folded = network.folded()?;
     options.check(&folded.plan().detect)?;
     let sides = [options.batch.unwrap_or(1) as i64, 3, options.height as i64, options.width as i64];
     let example = Tensor::f_zeros(sides, (Kind::Float, Device::Cpu))?;
-    let decoder = Decoder::new(&folded.plan().detect)?;
+    let decoder = Decoder::new(&folded.plan().detect)?.for_input(options.width, options.height)?;
     let compute = |pictures: &Tensor| -> Result<Vec<Tensor>> {
         let levels = folded.forward(pictures, Pass::INFERENCE)?;
-        Ok(match options.output {
-            Output::Raw => levels,
-            Output::Decoded => vec![decoder.decode(&levels)?],
-        })
+        Ok(vec![decoder.decode(&levels)?])
     };
     // Whatever fails must fail here: the tracer's closure has no way to say so.
     tch::no_grad(|| compute(&example))?;
