@@ -300,10 +300,10 @@ async fn bodies_may_be_compressed_both_ways() {
     let (status, message) = http.send("POST", INFER, &[("content-encoding", "gzip")], "no gzip").await.error();
     assert!(status == 400 && message.contains("cannot be read"), "{message}");
     // Small on the wire, large when it is decompressed.
-    let bomb = gzip(&vec![b' '; 50_000_000]);
-    assert!(bomb.len() < 300_000);
-    for encoding in ["gzip", "identity"] {
-        let (status, message) = http.send("POST", INFER, &[("content-encoding", encoding)], bomb.clone()).await.error();
+    let bomb = gzip(&vec![b' '; 300_000]);
+    assert!(bomb.len() < 3_000);
+    for (encoding, body) in [("gzip", bomb), ("identity", vec![b' '; 110_000])] {
+        let (status, message) = http.send("POST", INFER, &[("content-encoding", encoding)], body).await.error();
         assert_eq!(status, 400);
         assert!(message.contains("at most 100000 bytes, server.max_message_bytes"), "{message}");
     }
