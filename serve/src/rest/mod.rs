@@ -4,6 +4,7 @@
 //! here: JSON, tensors as binary data behind it, compressed bodies.
 
 mod body;
+mod bounded;
 mod calls;
 mod elements;
 mod infer;
