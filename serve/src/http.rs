@@ -4,14 +4,17 @@ mod connections;
 
 pub use connections::serve;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Json, Response};
-use axum::{Router, routing::get};
+use axum::routing::{any, get};
 use prometheus::{Encoder as _, Registry, TextEncoder};
 use serde_json::{Value, json};
+use tower::ServiceExt as _;
 use tracing::error;
 
 /// What the HTTP port answers from.
@@ -29,6 +32,7 @@ pub struct HttpState {
 /// `/metrics` in Prometheus' text format; `/livez`, which answers as long as the process does; `/readyz`, 503 with the
 /// reasons unless work is wanted; `/`, a page for people; under `/v2` what `rest` answers.
 pub fn router(state: HttpState, rest: Router) -> Router {
+    let root = rest.clone();
     Router::new()
         .route("/", get(page))
         .route("/metrics", get(metrics))
@@ -36,7 +40,15 @@ pub fn router(state: HttpState, rest: Router) -> Router {
         .route("/readyz", get(readyz))
         .fallback(|| async { (StatusCode::NOT_FOUND, "there are /, /metrics, /livez, /readyz and /v2\n") })
         .with_state(state)
+        // Nesting alone leaves this one path out.
+        .route("/v2/", any(|request| at_root(root, request)))
         .nest("/v2", rest)
+}
+
+/// Answers as `router` does at its root.
+async fn at_root(router: Router, mut request: Request) -> Result<Response, Infallible> {
+    *request.uri_mut() = Uri::from_static("/");
+    router.oneshot(request).await
 }
 
 async fn metrics(State(state): State<HttpState>) -> Response {

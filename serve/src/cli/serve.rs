@@ -28,7 +28,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Some(file) => info!(file = %file.display(), "settings read"),
         None => info!("no configuration file; defaults, environment and flags count"),
     }
-    super::runtime()?.block_on(serve(config, log))
+    let runtime = super::runtime()?;
+    let ended = runtime.block_on(serve(config, log));
+    // Models that are still loading end with the process; dropping the runtime would wait for them.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn serve(config: Config, log: LogControl) -> anyhow::Result<ExitCode> {

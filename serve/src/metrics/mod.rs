@@ -19,6 +19,7 @@ use prometheus::{
     exponential_buckets, linear_buckets,
 };
 
+use crate::error::Error;
 use crate::repository::Figures;
 
 const VERSION_LABELS: [&str; 2] = ["model", "version"];
@@ -194,6 +195,13 @@ impl Metrics {
     /// A request that was answered with an error and that no model version counts.
     pub fn rejected(&self, code: impl std::fmt::Debug) {
         self.rejected.with_label_values(&[format!("{code:?}")]).inc();
+    }
+
+    /// The same by its error, unless something has counted it.
+    pub fn refused(&self, error: &Error) {
+        if !error.counted {
+            self.rejected(error.code);
+        }
     }
 
     /// Shows the bytes of unfinished and unanswered requests, asked for at each scrape.

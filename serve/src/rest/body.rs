@@ -14,7 +14,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::Rest;
 use crate::budget::Held;
 use crate::error::{Error, ErrorCode};
-use crate::rpc::body::{Arriving, MAX_PAUSE, Terms, too_large};
+use crate::rpc::body::{Arriving, MAX_MESSAGE_BYTES, MAX_PAUSE, Terms, larger_than};
 
 /// A body that says how long it is gets at most so much room before it has come.
 const FIRST_ROOM: usize = 1 << 20;
@@ -22,13 +22,39 @@ const FIRST_ROOM: usize = 1 << 20;
 /// How long a refused request is still listened to.
 const LISTEN: Duration = Duration::from_secs(5);
 
+/// The largest body of a call that neither infers nor loads: it states a few settings.
+const MAX_CONTROL_BYTES: usize = 1 << 20;
+
+/// The largest body of a call.
+#[derive(Clone, Copy)]
+pub struct Limit {
+    bytes: usize,
+    name: &'static str,
+}
+
 impl Rest {
+    /// For bodies that bring tensors or files.
+    pub(super) fn message_limit(&self) -> Limit {
+        Limit { bytes: self.max_message_bytes, name: MAX_MESSAGE_BYTES }
+    }
+
+    /// For all others.
+    pub(super) fn control_limit(&self) -> Limit {
+        let control = Limit { bytes: MAX_CONTROL_BYTES, name: "the most for a call that neither infers nor loads" };
+        if self.max_message_bytes < control.bytes { self.message_limit() } else { control }
+    }
+
     /// Reads a request's body, decompressed. What it holds of the budget is given back with the second part.
     ///
     /// # Errors
     /// It is too large, comes too late, is broken, or compressed in a way that is not known; there is no room for it.
-    pub(super) async fn read(&self, request: Request, deadline: Option<Instant>) -> Result<(Bytes, Held), Error> {
-        let length = match announced(request.headers(), self.max_message_bytes) {
+    pub(super) async fn read(
+        &self,
+        request: Request,
+        deadline: Option<Instant>,
+        limit: Limit,
+    ) -> Result<(Bytes, Held), Error> {
+        let length = match announced(request.headers(), limit) {
             Ok(length) => length,
             Err(error) => {
                 discard(request, self.max_message_bytes).await;
@@ -37,12 +63,8 @@ impl Rest {
         };
         let mut body = Arriving::whole(
             request.into_body(),
-            Terms {
-                deadline,
-                max_pause: Some(MAX_PAUSE),
-                max_message_bytes: self.max_message_bytes,
-                budget: self.budget.clone(),
-            },
+            Terms { deadline, max_pause: Some(MAX_PAUSE), max_message_bytes: limit.bytes, budget: self.budget.clone() },
+            limit.name,
         );
         let held = body.held();
         let result = collect(&mut body, length).await;
@@ -55,7 +77,7 @@ impl Rest {
 }
 
 /// The body's length, if its headers say it; that of a compressed one they do not, as decompression has taken it away.
-fn announced(headers: &HeaderMap, limit: usize) -> Result<Option<usize>, Error> {
+fn announced(headers: &HeaderMap, limit: Limit) -> Result<Option<usize>, Error> {
     if let Some(encoding) = headers.get(header::CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
         let encoding = String::from_utf8_lossy(encoding.as_bytes());
         return Err(Error::unimplemented(format!(
@@ -64,7 +86,7 @@ fn announced(headers: &HeaderMap, limit: usize) -> Result<Option<usize>, Error> 
     }
     let length: Option<usize> = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     match length {
-        Some(length) if length > limit => Err(too_large(limit, &format!("{length} bytes"))),
+        Some(length) if length > limit.bytes => Err(larger_than(limit.bytes, limit.name, &format!("{length} bytes"))),
         length => Ok(length),
     }
 }

@@ -9,7 +9,6 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use detectd_proto::inference as wire;
 use detectd_proto::inference::log_settings_request::SettingValue as LogValue;
 use detectd_proto::inference::log_settings_request::setting_value::ParameterChoice as LogChoice;
@@ -20,8 +19,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::json::{self, Parameters};
+use super::body::Limit;
+use super::bounded::{Parameters, Scalar};
+use super::json;
 use super::{LONG_JSON, Refusal, Rest};
+use crate::budget::Held;
 use crate::error::Error;
 use crate::rpc::status::to_response;
 
@@ -56,6 +58,22 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for In<T> {
             .map_err(|error| Error::invalid(format!("{}: {}", parts.uri.path(), error.body_text())))?;
         Ok(Self(named))
     }
+}
+
+/// A body as `parse` reads it, and what it holds of the budget.
+async fn read<T: Send + 'static>(
+    rest: &Rest,
+    request: Request,
+    limit: Limit,
+    parse: fn(&[u8]) -> Result<T, Error>,
+) -> Result<(T, Held), Error> {
+    let (body, held) = rest.read(request, rest.deadline(), limit).await?;
+    let parsed = if body.len() > LONG_JSON {
+        rest.kserve.pipeline().cpu().run(move || parse(&body)).await?
+    } else {
+        parse(&body)?
+    };
+    Ok((parsed, held))
 }
 
 fn answer(value: impl serde::Serialize) -> Answer {
@@ -111,8 +129,7 @@ struct IndexRequest {
 }
 
 pub async fn repository_index(State(rest): State<Rest>, request: Request) -> Answer {
-    let (body, _held) = rest.read(request, rest.deadline()).await?;
-    let IndexRequest { ready } = json::read(&body)?;
+    let (IndexRequest { ready }, _held) = read(&rest, request, rest.control_limit(), json::read).await?;
     let request = wire::RepositoryIndexRequest { ready, ..Default::default() };
     let index = rest.messages.json("RepositoryIndexResponse", &rest.kserve.repository_index(&request)?)?;
     answer(&index["models"])
@@ -124,12 +141,8 @@ struct RepositoryRequest {
 }
 
 pub async fn load(State(rest): State<Rest>, In(named): In<Named>, request: Request) -> Answer {
-    let (body, _held) = rest.read(request, rest.deadline()).await?;
-    let parameters = if body.len() > LONG_JSON {
-        rest.kserve.pipeline().cpu().run(move || repository_parameters(&body)).await?
-    } else {
-        repository_parameters(&body)?
-    };
+    // Files hold their part of the budget until the model is loaded.
+    let (parameters, _held) = read(&rest, request, rest.message_limit(), repository_parameters).await?;
     let model_name = named.model;
     let request = wire::RepositoryModelLoadRequest { model_name, parameters, ..Default::default() };
     rest.kserve.repository_model_load(request).await?;
@@ -137,19 +150,19 @@ pub async fn load(State(rest): State<Rest>, In(named): In<Named>, request: Reque
 }
 
 pub async fn unload(State(rest): State<Rest>, In(named): In<Named>, request: Request) -> Answer {
-    let (body, _held) = rest.read(request, rest.deadline()).await?;
-    let (model_name, parameters) = (named.model, repository_parameters(&body)?);
+    let (parameters, _held) = read(&rest, request, rest.control_limit(), repository_parameters).await?;
+    let model_name = named.model;
     let request = wire::RepositoryModelUnloadRequest { model_name, parameters, ..Default::default() };
     rest.kserve.repository_model_unload(request).await?;
     answer(json!({}))
 }
 
 /// Files come in base64.
-fn repository_parameters(body: &Bytes) -> Result<HashMap<String, wire::ModelRepositoryParameter>, Error> {
+fn repository_parameters(body: &[u8]) -> Result<HashMap<String, wire::ModelRepositoryParameter>, Error> {
     let RepositoryRequest { parameters } = json::read(body)?;
-    let parameter = |(name, value): (String, Value)| {
+    let parameter = |(name, value): (String, Scalar)| {
         let choice = match value {
-            Value::String(text) if name.starts_with("file:") => match STANDARD.decode(text) {
+            Scalar::Text(text) if name.starts_with("file:") => match STANDARD.decode(text) {
                 Ok(content) => RepositoryChoice::BytesParam(content.into()),
                 Err(error) => {
                     return Err(Error::invalid(format!(
@@ -157,9 +170,9 @@ fn repository_parameters(body: &Bytes) -> Result<HashMap<String, wire::ModelRepo
                     )));
                 }
             },
-            Value::String(text) => RepositoryChoice::StringParam(text),
-            Value::Bool(value) => RepositoryChoice::BoolParam(value),
-            Value::Number(ref number) if number.is_i64() => RepositoryChoice::Int64Param(number.as_i64().unwrap_or(0)),
+            Scalar::Text(text) => RepositoryChoice::StringParam(text),
+            Scalar::Bool(value) => RepositoryChoice::BoolParam(value),
+            Scalar::Int(value) => RepositoryChoice::Int64Param(value),
             other => {
                 let message =
                     format!("parameters.{name}: expected a string, a whole number, true or false, got {other}");
@@ -168,7 +181,7 @@ fn repository_parameters(body: &Bytes) -> Result<HashMap<String, wire::ModelRepo
         };
         Ok((name, wire::ModelRepositoryParameter { parameter_choice: Some(choice) }))
     };
-    parameters.into_iter().flatten().map(parameter).collect()
+    parameters.unwrap_or_default().0.into_iter().map(parameter).collect()
 }
 
 pub async fn shared_memory_status(State(rest): State<Rest>, In(region): In<Region>) -> Answer {
@@ -187,8 +200,8 @@ struct RegisterRequest {
 }
 
 pub async fn register_shared_memory(State(rest): State<Rest>, In(region): In<Region>, request: Request) -> Answer {
-    let (body, _held) = rest.read(request, rest.deadline()).await?;
-    let RegisterRequest { key, offset, byte_size } = json::read(&body)?;
+    let (registered, _held) = read(&rest, request, rest.control_limit(), json::read).await?;
+    let RegisterRequest { key, offset, byte_size } = registered;
     let name = region.name;
     let request = wire::SystemSharedMemoryRegisterRequest { name, key, offset, byte_size };
     rest.kserve.system_shared_memory_register(&request)?;
@@ -227,8 +240,7 @@ pub async fn trace_setting(State(rest): State<Rest>, In(named): In<Named>) -> An
 }
 
 pub async fn change_trace_setting(State(rest): State<Rest>, In(named): In<Named>, request: Request) -> Answer {
-    let (body, _held) = rest.read(request, rest.deadline()).await?;
-    let settings: HashMap<String, Value> = json::read(&body)?;
+    let (settings, _held): (HashMap<String, Value>, _) = read(&rest, request, rest.control_limit(), json::read).await?;
     let setting = |(name, value): (String, Value)| {
         let value = match value {
             Value::Null => Vec::new(),
@@ -260,8 +272,7 @@ pub async fn log_settings(State(rest): State<Rest>) -> Answer {
 }
 
 pub async fn change_log_settings(State(rest): State<Rest>, request: Request) -> Answer {
-    let (body, _held) = rest.read(request, rest.deadline()).await?;
-    let settings: HashMap<String, Value> = json::read(&body)?;
+    let (settings, _held): (HashMap<String, Value>, _) = read(&rest, request, rest.control_limit(), json::read).await?;
     let setting = |(name, value): (String, Value)| {
         let choice = match &value {
             Value::Null => None,

@@ -39,7 +39,7 @@ async fn answer(
 ) -> Result<Response, Error> {
     let header = header_length(request.headers());
     // Its part of the budget is held until the answer is there.
-    let (body, held) = rest.read(request, deadline).await?;
+    let (body, held) = rest.read(request, deadline, rest.message_limit()).await?;
     let InferRequest { mut message, binary, copied } = match header? {
         Some(0) => {
             let (input, raw_input_contents) = rest.kserve.raw_binary_input(&model, &version, body)?;

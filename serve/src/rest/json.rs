@@ -10,10 +10,8 @@ use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::bounded::{Parameters, Scalar};
 use crate::error::Error;
-
-/// Parameters as a request has them.
-pub type Parameters = HashMap<String, Value>;
 
 /// The protocol's definitions.
 pub struct Messages {
@@ -62,24 +60,21 @@ pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
 /// # Errors
 /// One is neither a number, nor a text, nor true or false.
 pub fn parameters(parameters: Parameters) -> Result<HashMap<String, wire::InferParameter>, Error> {
-    let parameter = |(name, value): (String, Value)| {
+    let parameter = |(name, value): (String, Scalar)| {
         let choice = match value {
-            Value::Bool(value) => ParameterChoice::BoolParam(value),
-            Value::String(value) => ParameterChoice::StringParam(value),
-            Value::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
-                (Some(value), ..) => ParameterChoice::Int64Param(value),
-                (_, Some(value), _) => ParameterChoice::Uint64Param(value),
-                (.., Some(value)) => ParameterChoice::DoubleParam(value),
-                _ => return Err(Error::invalid(format!("parameters.{name}: expected a number, got {number}"))),
-            },
-            other => {
+            Scalar::Bool(value) => ParameterChoice::BoolParam(value),
+            Scalar::Text(value) => ParameterChoice::StringParam(value),
+            Scalar::Int(value) => ParameterChoice::Int64Param(value),
+            Scalar::Uint(value) => ParameterChoice::Uint64Param(value),
+            Scalar::Float(value) => ParameterChoice::DoubleParam(value),
+            other @ (Scalar::Null | Scalar::Nested(_)) => {
                 let message = format!("parameters.{name}: expected a number, a string, true or false, got {other}");
                 return Err(Error::invalid(message));
             }
         };
         Ok((name, wire::InferParameter { parameter_choice: Some(choice) }))
     };
-    parameters.into_iter().map(parameter).collect()
+    parameters.0.into_iter().map(parameter).collect()
 }
 
 /// A parameter of the protocol as JSON.

@@ -4,6 +4,7 @@
 //! here: JSON, tensors as binary data behind it, compressed bodies.
 
 mod body;
+mod bounded;
 mod calls;
 mod elements;
 mod infer;
@@ -163,8 +164,8 @@ async fn admit(State(rest): State<Rest>, request: Request, next: Next) -> Respon
     let call = rest.calls.token();
     let response = next.run(request).await;
     drop(entered);
-    if let Some(error) = response.extensions().get::<Error>().filter(|error| !error.counted) {
-        rest.kserve.metrics().rejected(error.code);
+    if let Some(error) = response.extensions().get::<Error>() {
+        rest.kserve.metrics().refused(error);
     }
     response.map(|body| Body::new(Tracked::new(body, call)))
 }

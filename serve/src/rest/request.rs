@@ -6,11 +6,11 @@ use bytes::Bytes;
 use detectd_proto::inference as wire;
 use detectd_proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::bounded::{Few, Parameters, Scalar};
 use super::elements::{self, Wanted};
-use super::json::{Parameters, parameters};
+use super::json::parameters;
 use crate::error::Error;
 use crate::kserve::{Datatype, dimensions};
 
@@ -46,15 +46,15 @@ struct Json<'a> {
     id: Option<String>,
     parameters: Option<Parameters>,
     #[serde(borrow)]
-    inputs: Vec<Input<'a>>,
-    outputs: Option<Vec<Output>>,
+    inputs: Few<Input<'a>>,
+    outputs: Option<Few<Output>>,
 }
 
 #[derive(Deserialize)]
 struct Input<'a> {
     name: String,
     datatype: String,
-    shape: Vec<i64>,
+    shape: Few<i64>,
     parameters: Option<Parameters>,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
@@ -80,12 +80,12 @@ pub fn read(body: &Bytes, header: usize, limit: usize) -> Result<InferRequest, E
     let json: Json<'_> =
         serde_json::from_slice(&body[..header]).map_err(|error| Error::invalid(format!("the request: {error}")))?;
     let mut all = json.parameters.unwrap_or_default();
-    let default = switch(all.remove(BINARY_OUTPUTS), BINARY_OUTPUTS)?.unwrap_or(false);
+    let default = switch(all.0.remove(BINARY_OUTPUTS), BINARY_OUTPUTS)?.unwrap_or(false);
     let mut rest = body.slice(header..);
-    let mut raw = Vec::with_capacity(json.inputs.len());
-    let mut inputs = Vec::with_capacity(json.inputs.len());
+    let mut raw = Vec::with_capacity(json.inputs.0.len());
+    let mut inputs = Vec::with_capacity(json.inputs.0.len());
     let mut copied = 0;
-    for input in json.inputs {
+    for input in json.inputs.0 {
         let (name, is_text) = (input.name.clone(), input.data.is_some());
         let (input, contents) = read_input(input, &mut rest, limit.saturating_sub(copied))
             .map_err(|error| error.context(format_args!("input `{name}`")))?;
@@ -101,9 +101,9 @@ pub fn read(body: &Bytes, header: usize, limit: usize) -> Result<InferRequest, E
     }
     let mut binary = Binary { default, outputs: HashMap::new() };
     let mut outputs = Vec::new();
-    for Output { name, parameters: of } in json.outputs.into_iter().flatten() {
+    for Output { name, parameters: of } in json.outputs.into_iter().flat_map(|outputs| outputs.0) {
         let mut of = of.unwrap_or_default();
-        let form = switch(of.remove(BINARY_OUTPUT), BINARY_OUTPUT);
+        let form = switch(of.0.remove(BINARY_OUTPUT), BINARY_OUTPUT);
         let read = form.and_then(|form| Ok((form, parameters(of)?)));
         let (form, parameters) = read.map_err(|error| error.context(format_args!("output `{name}`")))?;
         binary.outputs.extend(form.map(|form| (name.clone(), form)));
@@ -122,12 +122,12 @@ pub fn read(body: &Bytes, header: usize, limit: usize) -> Result<InferRequest, E
 
 /// An input, and its contents unless they are in shared memory; `rest` is the binary data not taken yet.
 fn read_input(input: Input<'_>, rest: &mut Bytes, limit: usize) -> Result<(InferInputTensor, Option<Bytes>), Error> {
-    let Input { name, datatype, shape, parameters: of, data } = input;
+    let Input { name, datatype, shape: Few(shape), parameters: of, data } = input;
     let mut of = of.unwrap_or_default();
-    let size = of.remove(BINARY_SIZE);
-    let base64 = match of.remove(CONTENT_TYPE) {
+    let size = of.0.remove(BINARY_SIZE);
+    let base64 = match of.0.remove(CONTENT_TYPE) {
         None => false,
-        Some(Value::String(base64)) if base64 == "base64" && datatype == Datatype::Bytes.name() && data.is_some() => {
+        Some(Scalar::Text(base64)) if base64 == "base64" && datatype == Datatype::Bytes.name() && data.is_some() => {
             true
         }
         Some(other) => {
@@ -135,7 +135,7 @@ fn read_input(input: Input<'_>, rest: &mut Bytes, limit: usize) -> Result<(Infer
             return Err(Error::invalid(format!("parameters.{CONTENT_TYPE}: {expected}, got {other}")));
         }
     };
-    let contents = match (data, size, of.contains_key(REGION)) {
+    let contents = match (data, size, of.0.contains_key(REGION)) {
         (Some(data), None, false) => {
             let datatype = Datatype::parse(&datatype).map_err(Error::invalid)?;
             let (shape, count) = dimensions(&shape).map_err(Error::invalid)?;
@@ -157,19 +157,20 @@ fn read_input(input: Input<'_>, rest: &mut Bytes, limit: usize) -> Result<(Infer
     Ok((InferInputTensor { name, datatype, shape, parameters, contents: None }, contents))
 }
 
-fn take(rest: &mut Bytes, size: &Value) -> Result<Bytes, Error> {
+fn take(rest: &mut Bytes, size: &Scalar) -> Result<Bytes, Error> {
     let wrong = |expected: &str| Error::invalid(format!("parameters.{BINARY_SIZE}: expected {expected}, got {size}"));
-    let length = size.as_u64().and_then(|size| usize::try_from(size).ok()).ok_or_else(|| wrong("a number of bytes"))?;
+    let length = if let Scalar::Int(size) = size { usize::try_from(*size).ok() } else { None };
+    let length = length.ok_or_else(|| wrong("a number of bytes"))?;
     if length > rest.len() {
         return Err(wrong(&format!("at most the {} bytes behind the JSON that are left", rest.len())));
     }
     Ok(rest.split_to(length))
 }
 
-fn switch(value: Option<Value>, name: &str) -> Result<Option<bool>, Error> {
+fn switch(value: Option<Scalar>, name: &str) -> Result<Option<bool>, Error> {
     match value {
         None => Ok(None),
-        Some(Value::Bool(value)) => Ok(Some(value)),
+        Some(Scalar::Bool(value)) => Ok(Some(value)),
         Some(other) => Err(Error::invalid(format!("parameters.{name}: expected true or false, got {other}"))),
     }
 }
@@ -228,7 +229,7 @@ mod tests {
             (input(r#", "parameters": {"content_type": "base64"}, "data": [1]"#), "input `a`: parameters.content_type"),
             (
                 input(r#", "data": [1], "parameters": {"x": [1]}"#),
-                "input `a`: parameters.x: expected a number, a string",
+                "input `a`: parameters.x: expected a number, a string, true or false, got a list",
             ),
             (input(r#", "data": [300]"#), "input `a`: data: element 0: 300 is no UINT8"),
             (
@@ -236,9 +237,17 @@ mod tests {
                 "binary_data_output: expected true or false, got 1",
             ),
         ];
-        for (json, expected) in cases {
+        let many = |element: &str| vec![element; 1001].join(",");
+        let bounded = [
+            (format!(r#"{{"inputs": [{}]}}"#, many(r#"{"name": "a", "datatype": "UINT8", "shape": [1]}"#)), "elements"),
+            (format!(r#"{{"inputs": [], "outputs": [{}]}}"#, many(r#"{"name": "a"}"#)), "elements"),
+            (format!(r#"{{"inputs": [{{"name": "a", "datatype": "UINT8", "shape": [{}]}}]}}"#, many("1")), "elements"),
+        ];
+        let bounded = bounded.map(|(json, what)| (json, format!("expected at most 1000 {what}")));
+        let cases = cases.map(|(json, expected)| (json, expected.to_owned()));
+        for (json, expected) in cases.into_iter().chain(bounded) {
             let message = of(&json, &[1, 2, 3]).err().unwrap();
-            assert!(message.contains(expected), "{expected}: {message}");
+            assert!(message.contains(&expected), "{expected}: {message}");
         }
         let message = read(&Bytes::from_static(b"{}"), 3, 10).err().unwrap().message;
         assert!(message.contains("at most the 2 bytes of the body, got 3"), "{message}");

@@ -129,9 +129,8 @@ impl Service<Request<Incoming>> for Admission {
 fn settled(answer: Response<Body>, metrics: &Metrics, max_message_bytes: usize) -> Response<Body> {
     let Some(status) = answer.extensions().get::<Status>() else { return answer };
     match cause(status) {
-        Some(error) if error.counted => answer,
         Some(error) => {
-            metrics.rejected(error.code);
+            metrics.refused(error);
             answer
         }
         // The only limit that tonic finds exceeded by itself: that of a message once it is decompressed.

@@ -20,6 +20,9 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// states no deadline and sends nothing keeps its place.
 pub const MAX_PAUSE: Duration = Duration::from_secs(30);
 
+/// The setting that limits messages.
+pub const MAX_MESSAGE_BYTES: &str = "server.max_message_bytes";
+
 /// What a body must keep to.
 pub struct Terms {
     /// The call's deadline.
@@ -48,8 +51,8 @@ pub struct Arriving<B> {
 enum Messages {
     /// As gRPC does it.
     Framed(Framing),
-    /// It is one message, of which so many bytes have come.
-    Whole(usize),
+    /// It is one message, of which so many bytes have come; the limit on them has a name.
+    Whole(usize, &'static str),
 }
 
 impl<B> Arriving<B> {
@@ -58,9 +61,9 @@ impl<B> Arriving<B> {
         Self::new(body, terms, Messages::Framed(Framing::default()))
     }
 
-    /// A `body` that is one message, on `terms`.
-    pub fn whole(body: B, terms: Terms) -> Self {
-        Self::new(body, terms, Messages::Whole(0))
+    /// A `body` that is one message, on `terms`, whose limit on its bytes is called `limit`.
+    pub fn whole(body: B, terms: Terms, limit: &'static str) -> Self {
+        Self::new(body, terms, Messages::Whole(0, limit))
     }
 
     fn new(body: B, terms: Terms, messages: Messages) -> Self {
@@ -93,10 +96,10 @@ impl<B> Arriving<B> {
         let (limit, is_stream) = (self.terms.max_message_bytes, self.is_stream());
         match &mut self.messages {
             Messages::Framed(framing) => framing.read(data, limit, is_stream)?,
-            Messages::Whole(length) => {
+            Messages::Whole(length, name) => {
                 *length += data.len();
                 if *length > limit {
-                    return Err(too_large(limit, "more"));
+                    return Err(larger_than(limit, name, "more"));
                 }
             }
         }
@@ -106,7 +109,7 @@ impl<B> Arriving<B> {
     fn failure(&self, error: Error) -> BoxError {
         match self.messages {
             Messages::Framed(_) => to_status(&error, "").into(),
-            Messages::Whole(_) => error.into(),
+            Messages::Whole(..) => error.into(),
         }
     }
 
@@ -227,7 +230,12 @@ impl Framing {
 
 /// A message beyond `limit`.
 pub fn too_large(limit: usize, came: &str) -> Error {
-    Error::invalid(format!("the message: expected at most {limit} bytes, server.max_message_bytes, got {came}"))
+    larger_than(limit, MAX_MESSAGE_BYTES, came)
+}
+
+/// A message beyond `limit`, which is called `name`.
+pub fn larger_than(limit: usize, name: &str, came: &str) -> Error {
+    Error::invalid(format!("the message: expected at most {limit} bytes, {name}, got {came}"))
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use super::stream as answers;
 use super::{convert, models};
 use crate::error::Error;
 use crate::lifecycle::Lifecycle;
+use crate::metrics::Metrics;
 use crate::pipeline::{DetectJob, Pipeline};
 
 /// What a caller may not exceed.
@@ -62,6 +63,11 @@ impl DetectRpc {
             Ok(answer) => Ok(convert::response(&answer, id)),
             Err(error) => Err((error, id)),
         }
+    }
+
+    /// What the requests are counted by.
+    pub(super) fn metrics(&self) -> &Metrics {
+        self.pipeline.metrics()
     }
 
     fn deadline<T>(&self, request: &Request<T>) -> Option<Instant> {
@@ -119,7 +125,10 @@ impl DetectService for DetectRpc {
             };
             let result = match answer {
                 Ok(answer) => wire::image_result::Result::Response(convert::response(&answer, id.clone())),
-                Err(error) => wire::image_result::Result::Error(to_message(&error, &id)),
+                Err(error) => {
+                    self.metrics().refused(&error);
+                    wire::image_result::Result::Error(to_message(&error, &id))
+                }
             };
             wire::ImageResult { result: Some(result) }
         }))

@@ -17,9 +17,13 @@ const INTERVAL: Duration = Duration::from_millis(200);
 
 /// Reports the state whenever it changes, and never returns.
 pub async fn watch(reporter: HealthReporter, repository: Arc<Repository>, lifecycle: Arc<Lifecycle>) {
-    let mut reported = BTreeMap::new();
+    let mut reported: BTreeMap<String, bool> = BTreeMap::new();
     loop {
-        for (service, serving) in states(&repository, &lifecycle) {
+        let states = states(&repository, &lifecycle);
+        for gone in reported.extract_if(.., |service, _| !states.contains_key(service)).map(|(service, _)| service) {
+            forget(&reporter, &gone).await;
+        }
+        for (service, serving) in states {
             if reported.insert(service.clone(), serving) != Some(serving) {
                 let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
                 reporter.set_service_status(service, status).await;
@@ -34,6 +38,12 @@ pub async fn watch(reporter: HealthReporter, repository: Arc<Repository>, lifecy
             tokio::time::sleep(INTERVAL).await;
         }
     }
+}
+
+/// A removed model is unknown from now on. Whoever watches it is told that it does not serve before the watch ends.
+async fn forget(reporter: &HealthReporter, service: &str) {
+    reporter.set_service_status(service, ServingStatus::NotServing).await;
+    reporter.clone().clear_service_status(service).await;
 }
 
 fn states(repository: &Repository, lifecycle: &Lifecycle) -> BTreeMap<String, bool> {

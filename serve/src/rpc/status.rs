@@ -13,6 +13,7 @@
 //!
 //! HTTP differs from Triton where its one code 503 would not tell a client whether to come again, and when.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::Json;
@@ -27,6 +28,10 @@ use tracing::{debug, error};
 use crate::error::{Error, ErrorCode};
 
 const RETRY_AFTER_MS: header::HeaderName = header::HeaderName::from_static("retry-after-ms");
+
+/// The most bytes of an error's message that a caller is told. A message may quote what came, and that may be long: gRPC
+/// has messages among its headers, which clients take a few kilobytes of.
+const MAX_MESSAGE_BYTES: usize = 1024;
 
 /// The gRPC code of an error.
 pub fn code(code: ErrorCode) -> Code {
@@ -65,7 +70,7 @@ pub fn to_status(error: &Error, request_id: &str) -> Status {
         let milliseconds = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
         metadata.insert("retry-after-ms", MetadataValue::from(milliseconds));
     }
-    let mut status = Status::with_metadata(code(error.code), error.message.clone(), metadata);
+    let mut status = Status::with_metadata(code(error.code), told(error), metadata);
     status.set_source(Arc::new(error.clone()));
     status
 }
@@ -73,7 +78,7 @@ pub fn to_status(error: &Error, request_id: &str) -> Status {
 /// The same over HTTP: the message as `{"error": …}`. The error itself is among the response's extensions.
 pub fn to_response(error: &Error, request_id: &str) -> Response {
     log(error, request_id);
-    let mut response = (http_code(error.code), Json(json!({ "error": error.message }))).into_response();
+    let mut response = (http_code(error.code), Json(json!({ "error": told(error) }))).into_response();
     if let Some(after) = error.retry_after {
         // The header has whole seconds only.
         let seconds = after.as_millis().div_ceil(1000).max(1);
@@ -89,7 +94,7 @@ pub fn to_response(error: &Error, request_id: &str) -> Response {
 /// The error of one image among several.
 pub fn to_message(error: &Error, request_id: &str) -> wire::Error {
     log(error, request_id);
-    wire::Error { code: code(error.code) as i32, message: error.message.clone() }
+    wire::Error { code: code(error.code) as i32, message: told(error).into_owned() }
 }
 
 /// Notes that a request was answered.
@@ -102,9 +107,18 @@ pub fn cause(status: &Status) -> Option<&Error> {
     std::error::Error::source(status)?.downcast_ref()
 }
 
+/// The error's message, or its beginning.
+fn told(error: &Error) -> Cow<'_, str> {
+    let message = &error.message;
+    if message.len() <= MAX_MESSAGE_BYTES {
+        return message.into();
+    }
+    format!("{}…", &message[..message.floor_char_boundary(MAX_MESSAGE_BYTES)]).into()
+}
+
 fn log(error: &Error, request_id: &str) {
     // The event's own text has the name `message`.
-    let Error { code, message: reason, .. } = error;
+    let (code, reason) = (&error.code, told(error).into_owned());
     if *code == ErrorCode::Internal {
         error!(request_id, ?code, reason, "a request failed");
     } else {
@@ -136,6 +150,20 @@ mod tests {
         assert_eq!(response.headers()["retry-after-ms"], "1250");
         assert!(response.extensions().get::<Error>().is_some_and(|error| error.message == "full"));
         assert!(!to_response(&Error::invalid("no"), "").headers().contains_key("retry-after"));
+    }
+
+    #[test]
+    fn a_message_that_quotes_too_much_is_cut_between_characters() {
+        for first in ["", "x"] {
+            let error = Error::invalid(format!("{first}{}", "ä".repeat(10_000)));
+            let status = to_status(&error, "");
+            let beginning = status.message().strip_suffix('…').unwrap();
+            assert!(error.message.starts_with(beginning), "{beginning}");
+            assert!(matches!(beginning.len(), 1023 | 1024), "{}", beginning.len());
+            assert_eq!(to_message(&error, "").message, status.message());
+        }
+        let most = Error::invalid("x".repeat(1024));
+        assert_eq!(to_status(&most, "").message(), most.message);
     }
 
     #[test]

@@ -98,7 +98,10 @@ pub async fn detect(
     let deadline = deadline.request(Instant::now(), own);
     let result = match rpc.one(request.request.unwrap_or_default(), deadline).await {
         Ok(response) => wire::detect_stream_response::Result::Response(response),
-        Err((error, id)) => wire::detect_stream_response::Result::Error(to_message(&error, &id)),
+        Err((error, id)) => {
+            rpc.metrics().refused(&error);
+            wire::detect_stream_response::Result::Error(to_message(&error, &id))
+        }
     };
     wire::DetectStreamResponse { id: request.id, result: Some(result) }
 }

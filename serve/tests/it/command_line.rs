@@ -1,7 +1,9 @@
 //! The program itself, as people run it.
 
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
+use std::time::Duration;
 use std::{fs, str};
 
 use detectd_vision::BoundingBox;
@@ -164,6 +166,49 @@ fn serve_ends_on_sigterm() {
     assert!(killed.success());
     assert!(lines.any(|line| line["message"] == "stopped"));
     assert_eq!(server.wait().expect("ended").code(), Some(0));
+}
+
+/// SIGTERM while models load: nothing is waited for. The model's golden picture is a pipe, which nobody writes.
+#[test]
+fn serve_ends_on_sigterm_while_models_load() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bundled = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/models/workbench"));
+    let version = folder.path().join("models/workbench/1");
+    fs::create_dir_all(version.join("golden")).expect("created");
+    for file in ["model.toml", "1/model.onnx", "1/labels.txt"] {
+        fs::copy(bundled.join(file), folder.path().join("models/workbench").join(file)).expect("copied");
+    }
+    let expected = r#"{ "slow.png": { "width": 1, "height": 1, "detections": [] } }"#;
+    fs::write(version.join("golden/expected.json"), expected).expect("written");
+    let pipe = version.join("golden/slow.png");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+    let mut server = command(
+        &["serve", "--set", "server.grpc_address=127.0.0.1:0", "--set", "server.http_address=127.0.0.1:0"],
+        folder.path(),
+    )
+    .spawn()
+    .expect("started");
+    // Without a reader it cannot be opened; with one, the model is being loaded.
+    let mut open = fs::OpenOptions::new();
+    let open = open.write(true).custom_flags(libc::O_NONBLOCK);
+    let _writer = within(&mut server, |_| open.open(&pipe).ok()).expect("the picture is read");
+    let killed = Command::new("kill").args(["-TERM", &server.id().to_string()]).status().expect("kill runs");
+    assert!(killed.success());
+    let status = within(&mut server, |server| server.try_wait().expect("asked"));
+    assert_eq!(status.expect("it ended").code(), Some(0));
+}
+
+/// What `found` finds within a minute; the server is ended if it finds nothing.
+fn within<T>(server: &mut Child, mut found: impl FnMut(&mut Child) -> Option<T>) -> Option<T> {
+    for _ in 0..3000 {
+        if let Some(found) = found(server) {
+            return Some(found);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    server.kill().expect("killed");
+    server.wait().expect("ended");
+    None
 }
 
 /// `detectd … | head` ends without a word.

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use detectd_proto::detect::v1 as wire;
+use detectd_proto::inference::ModelInferRequest;
+use detectd_proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use hyper::body::{Body, Frame};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
@@ -246,4 +248,57 @@ async fn what_reaches_no_version_is_counted_once() {
     assert_eq!(rejected("\"InvalidArgument\"").await, 4.0);
     assert_eq!(rejected("\"NotFound\"").await, 2.0);
     assert_eq!(daemon.metric("nv_inference_request_failure", &["OTHER"]).await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_refused_in_a_stream_or_a_batch_is_counted_once() {
+    let daemon = Daemon::start(Setup::default()).await;
+    let mut client = daemon.client().await;
+    let undecodable = || Some(encoded(vec![1; 9]));
+    let rejected = async || daemon.metric("detectd_rejected_requests_total", &["\"InvalidArgument\""]).await;
+
+    let of = |image| wire::DetectStreamRequest {
+        request: Some(wire::DetectRequest { image, ..wire::DetectRequest::default() }),
+        ..wire::DetectStreamRequest::default()
+    };
+    let requests = [of(None), of(None), of(undecodable()), of(Some(encoded(png(good(1)))))];
+    let mut answers = client.detect_stream(tokio_stream::iter(requests)).await.unwrap().into_inner();
+    while answers.message().await.unwrap().is_some() {}
+    assert_eq!(rejected().await, 2.0);
+
+    let images = vec![wire::Image { source: None }, undecodable().unwrap(), encoded(png(good(1)))];
+    let batch = wire::DetectBatchRequest { images, ..wire::DetectBatchRequest::default() };
+    assert_eq!(client.detect_batch(batch).await.unwrap().into_inner().results.len(), 3);
+    assert_eq!(rejected().await, 3.0);
+
+    let mut kserve = GrpcInferenceServiceClient::new(daemon.channel().await);
+    let nothing = ModelInferRequest { model_name: "parts".into(), ..ModelInferRequest::default() };
+    let mut answers = kserve.model_stream_infer(tokio_stream::iter([nothing])).await.unwrap().into_inner();
+    while answers.message().await.unwrap().is_some() {}
+    assert_eq!(rejected().await, 4.0);
+    // These reached a version, which counts them.
+    assert_eq!(daemon.metric("nv_inference_request_failure", &["OTHER"]).await, 2.0);
+}
+
+/// Refused as what they are, not by the client for the size of the refusal.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_does_not_repeat_all_of_what_came() {
+    let daemon = Daemon::start(Setup::default()).await;
+    let mut client = daemon.client().await;
+    let long = "ä".repeat(10_000);
+    let unknown_model = wire::DetectRequest { model: long.clone(), ..request(good(1)) };
+    let options = wire::DetectOptions { class_labels: vec![long.clone()], ..wire::DetectOptions::default() };
+    let unknown_class = wire::DetectRequest { options: Some(options), ..request(good(1)) };
+    for (request, code) in [(unknown_model, Code::NotFound), (unknown_class, Code::InvalidArgument)] {
+        let status = client.detect(request.clone()).await.unwrap_err();
+        assert_eq!(status.code(), code, "{status:?}");
+        assert!(status.message().contains('ä') && status.message().len() < 1100, "{status:?}");
+        let element = wire::DetectStreamRequest { request: Some(request), ..wire::DetectStreamRequest::default() };
+        let mut answers = client.detect_stream(tokio_stream::iter([element])).await.unwrap().into_inner();
+        let answer = answers.message().await.unwrap().unwrap();
+        let Some(wire::detect_stream_response::Result::Error(error)) = answer.result else { panic!("{answer:?}") };
+        assert_eq!((Code::from(error.code), error.message.as_str()), (code, status.message()));
+    }
+    let (status, body) = daemon.get(&format!("/v2/models/{}", "x".repeat(20_000))).await;
+    assert!(status >= 400 && body.contains("xxx") && body.len() < 1200, "{status} {body}");
 }

@@ -6,7 +6,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use detectd_proto::detect::v1 as wire;
+use tokio_stream::StreamExt as _;
 use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 use crate::support::{Daemon, Setup, eventually, good, request, write_version};
 use crate::swap::{Traffic, answering, publish, status, watching};
@@ -160,4 +164,30 @@ async fn going_back_in_the_folder_goes_back_in_service() {
     eventually("the other is gone", || async { status(&daemon, 3).await.is_none() }).await;
     traffic.more(20).await;
     traffic.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_health_of_a_removed_model_is_unknown() {
+    let daemon = Daemon::start(Setup { models: vec!["parts", "other"], ..watching() }).await;
+    let mut health = HealthClient::new(daemon.channel().await);
+    let request = |service: &str| HealthCheckRequest { service: service.to_owned() };
+    let mut check =
+        async |service: &str| health.check(request(service)).await.map(|answer| answer.into_inner().status());
+    let serves = |answer: Result<ServingStatus, _>| matches!(answer, Ok(ServingStatus::Serving));
+    for model in ["parts", "other"] {
+        eventually("it serves", async || serves(check(model).await)).await;
+    }
+    let mut watched = HealthClient::new(daemon.channel().await).watch(request("other")).await.unwrap().into_inner();
+    assert_eq!(watched.next().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    fs::remove_dir_all(daemon.repository.path().join("other")).unwrap();
+    eventually("it is unknown", async || check("other").await.is_err_and(|status| status.code() == Code::NotFound))
+        .await;
+    assert_eq!(watched.next().await.unwrap().unwrap().status(), ServingStatus::NotServing);
+    assert!(watched.next().await.is_none(), "the watch ends");
+    assert!(serves(check("parts").await));
+    // It may come back.
+    let folder = daemon.repository.path().join("other");
+    write_version(&folder.join("1"), "other", "");
+    fs::copy(daemon.repository.path().join("parts/model.toml"), folder.join("model.toml")).unwrap();
+    eventually("it serves again", async || serves(check("other").await)).await;
 }

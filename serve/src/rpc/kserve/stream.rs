@@ -28,6 +28,7 @@ pub async fn infer(
             wire::ModelStreamInferResponse { error_message: String::new(), infer_response: Some(response) }
         }
         Err(error) => {
+            kserve.metrics().refused(&error);
             let status = to_status(&error, &id);
             let code = code_name(code(error.code));
             let error_message = format!("[request id: {id}] {code}: {}", status.message());

@@ -83,6 +83,29 @@ async fn bodies_share_the_budget_of_all_transports() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_only_controls_has_a_small_body() {
+    let daemon = Daemon::start(Setup::default()).await;
+    let http = Http::to(&daemon);
+    let large = format!("{{\"x\": \"{}\"}}", "x".repeat(1 << 20));
+    let paths = [
+        "/v2/repository/index",
+        "/v2/repository/models/parts/unload",
+        "/v2/systemsharedmemory/region/r/register",
+        "/v2/trace/setting",
+        "/v2/models/parts/trace/setting",
+        "/v2/logging",
+    ];
+    for path in paths {
+        let (status, message) = http.send("POST", path, &[], large.clone()).await.error();
+        assert!(status == 400 && message.contains("at most 1048576 bytes"), "{path}: {status} {message}");
+        assert!(message.contains("neither infers nor loads"), "{path}: {message}");
+    }
+    let (_, message) = http.send("POST", "/v2/repository/models/parts/load", &[], large.clone()).await.error();
+    assert!(!message.contains("at most"), "{message}");
+    http.post(INFER, &one()).await.json();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deadline_is_kept_whoever_states_it() {
     let configure = |config: &mut Config| config.server.default_deadline = Some(Duration::from_millis(300));
     let daemon = Daemon::start(Setup { configure, ..Setup::default() }).await;

@@ -205,3 +205,14 @@ async fn settings_that_cannot_be_changed_say_so() {
     let (status, message) = http.post("/v2/logging", &json!({ "log_info": [] })).await.error();
     assert!(status == 400 && message.contains("log_info: expected true or false"), "{message}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_root_answers_with_and_without_a_slash() {
+    let daemon = Daemon::start(Setup::default()).await;
+    let http = Http::to(&daemon);
+    let expected = http.get("/v2").await.json();
+    assert!(expected["name"].is_string(), "{expected}");
+    assert_eq!(http.get("/v2/").await.json(), expected);
+    let (status, message) = http.send("DELETE", "/v2/", &[], "").await.error();
+    assert!(status == 405 && message.starts_with("/v2/: "), "{status} {message}");
+}
