@@ -21,12 +21,6 @@ pub struct Engines {
 }
 
 impl Engines {
-    /// Sets the process up for the engines of this build. To be called first in `main`, before threads are started.
-    pub fn prepare_process() {
-        #[cfg(feature = "libtorch")]
-        detectd_libtorch::memory::keep_freed_memory();
-    }
-
     /// What this build has.
     #[must_use]
     pub fn built_in() -> Self {

@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::{Parser, Subcommand};
-use detectd::engines::Engines;
 use detectd_benches::server::{Server, run_daemon};
 use detectd_benches::serving::Bench;
 use detectd_benches::table::{self, median};
@@ -55,13 +54,12 @@ enum Internal {
     Daemon { repository: PathBuf },
 }
 
-fn main() -> Result<()> {
-    Engines::prepare_process();
+#[tokio::main]
+async fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let runtime = tokio::runtime::Runtime::new()?;
     match &arguments.server {
-        Some(Internal::Daemon { repository }) => runtime.block_on(run_daemon(repository)),
-        None => runtime.block_on(compare(&arguments)),
+        Some(Internal::Daemon { repository }) => run_daemon(repository).await,
+        None => compare(&arguments).await,
     }
 }
 

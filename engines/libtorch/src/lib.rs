@@ -1,7 +1,7 @@
 //! libtorch as an engine, and YOLO networks built from their yaml. Empty without the feature `libtorch`.
 //!
-//! [`load`] is the engine: a TorchScript archive ([`script`]), or a yaml with its weights beside it ([`native`]). The
-//! training tool works with the [`network`]s alone.
+//! `load` is the engine: it takes a TorchScript archive (`script`), or a yaml with its weights beside it (`native`). The
+//! training tool works with the `network`s alone.
 
 #[cfg(feature = "libtorch")]
 mod device;
@@ -27,7 +27,7 @@ mod tensors;
 /// Loads a TorchScript archive, or, where the file is a yaml, the network that it describes with the weights beside it.
 ///
 /// # Errors
-/// [`detectd_engine::EngineError::Load`]: a file that is missing, damaged or something else; a device or a library that
+/// `Load`: a file that is missing, damaged or something else; a device or a library that
 /// is not there; a precision that the model does not take, with the operator's name; inputs that must be stated in the
 /// manifest; a detector that does not fit.
 #[cfg(feature = "libtorch")]

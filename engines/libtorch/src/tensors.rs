@@ -19,15 +19,16 @@ pub fn to_torch(tensor: &Tensor, device: Device, float: Kind) -> Result<tch::Ten
     // SAFETY: a Tensor holds as many elements of this type as its shape says, row-major, and outlives the blob, which
     // ends in this function.
     #[expect(unsafe_code)]
-    let blob = unsafe { tch::Tensor::f_from_blob(data, &shape, &[], kind, Device::Cpu) }.map_err(failure)?;
+    let blob =
+        unsafe { tch::Tensor::f_from_blob(data, &shape, &[], kind, Device::Cpu) }.map_err(|error| failure(&error))?;
     let kind = if kind == Kind::Float { float } else { kind };
     let mut copy = match shape[..] {
         [batch, channels, height, width] => tch::Tensor::f_empty([batch, height, width, channels], (kind, device))
             .and_then(|empty| empty.f_permute([0, 3, 1, 2])),
         _ => tch::Tensor::f_empty(&shape, (kind, device)),
     }
-    .map_err(failure)?;
-    copy.f_copy_(&blob).map_err(failure)?;
+    .map_err(|error| failure(&error))?;
+    copy.f_copy_(&blob).map_err(|error| failure(&error))?;
     Ok(copy)
 }
 
@@ -36,7 +37,7 @@ pub fn from_torch(name: &str, tensor: &tch::Tensor) -> Result<Tensor, EngineErro
     let shape: Vec<usize> = dims(tensor);
     let (data_type, kind) = served(name, tensor)?;
     let plain = tensor.f_to_device(Device::Cpu).and_then(|tensor| tensor.f_to_kind(kind));
-    let plain = plain.and_then(|tensor| tensor.f_contiguous()).map_err(failure)?;
+    let plain = plain.and_then(|tensor| tensor.f_contiguous()).map_err(|error| failure(&error))?;
     let mut data = TensorData::zeros(data_type, shape.iter().product());
     match &mut data {
         TensorData::Fp32(data) => plain.f_copy_data(data, plain.numel()),
@@ -45,7 +46,7 @@ pub fn from_torch(name: &str, tensor: &tch::Tensor) -> Result<Tensor, EngineErro
         TensorData::Uint8(data) => plain.f_copy_data(data, plain.numel()),
         TensorData::Int8(data) => plain.f_copy_data(data, plain.numel()),
     }
-    .map_err(failure)?;
+    .map_err(|error| failure(&error))?;
     Tensor::new(shape, data)
 }
 
@@ -55,7 +56,7 @@ pub fn data_type(name: &str, tensor: &tch::Tensor) -> Result<DataType, EngineErr
 }
 
 fn served(name: &str, tensor: &tch::Tensor) -> Result<(DataType, Kind), EngineError> {
-    Ok(match tensor.f_kind().map_err(failure)? {
+    Ok(match tensor.f_kind().map_err(|error| failure(&error))? {
         Kind::Float | Kind::Half | Kind::BFloat16 | Kind::Double => (DataType::Fp32, Kind::Float),
         Kind::Int | Kind::Int16 => (DataType::Int32, Kind::Int),
         Kind::Int64 => (DataType::Int64, Kind::Int64),
@@ -75,6 +76,6 @@ pub fn dims(tensor: &tch::Tensor) -> Vec<usize> {
     tensor.size().into_iter().map(|side| usize::try_from(side).unwrap_or(0)).collect()
 }
 
-fn failure(error: tch::TchError) -> EngineError {
+fn failure(error: &tch::TchError) -> EngineError {
     error::failure(&error.to_string())
 }

@@ -25,10 +25,13 @@ fn nested(folder: &TempDir, kind: &str, value: impl Fn(&[&str]) -> String) -> Lo
     LoadOptions { inputs: six(), ..options(path) }
 }
 
+/// A type, a value of it, and the name and the origin of each output that comes of it.
+type Nesting<'a> = (&'a str, &'a dyn Fn(&[&str]) -> String, &'a [(&'a str, usize)]);
+
 #[test]
 fn every_nesting_is_flattened_in_order() {
     let folder = TempDir::new().unwrap();
-    let cases: [(&str, &dyn Fn(&[&str]) -> String, &[(&str, usize)]); 7] = [
+    let cases: [Nesting<'_>; 7] = [
         ("Tensor", &|v| v[1].into(), &[("output0", 1)]),
         ("Tuple[Tensor, Tensor]", &|v| format!("({}, {})", v[2], v[0]), &[("output0", 2), ("output1", 0)]),
         ("List[Tensor]", &|v| format!("[{}, {}]", v[1], v[0]), &[("output0", 1), ("output1", 0)]),
