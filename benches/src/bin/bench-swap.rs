@@ -42,6 +42,9 @@ struct Arguments {
     /// Milliseconds from the beginning of one swap to that of the next, at least.
     #[arg(long, default_value_t = 1000)]
     interval_ms: u64,
+    /// Seconds of each run without swaps.
+    #[arg(long, default_value_t = 60)]
+    calm_s: u64,
     /// The load, as a share of the rate at saturation.
     #[arg(long, default_value_t = 0.6)]
     share: f64,
@@ -87,8 +90,10 @@ async fn compare(arguments: &Arguments) -> Result<()> {
         let swaps = arguments.swaps.div_ceil(arguments.rounds).min(arguments.swaps - totals.swaps.min(arguments.swaps));
         let bench = Bench::start(arguments, control).await?;
         let rate = bench.capacity().await? * arguments.share;
-        let calm =
-            bench.run(rate, Swapping { count: 0, interval: Duration::ZERO, least: Duration::from_secs(20) }).await?;
+        // What was still queued at saturation must not count as waiting here.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let least = Duration::from_secs(arguments.calm_s);
+        let calm = bench.run(rate, Swapping { count: 0, interval: Duration::ZERO, least }).await?;
         let interval = Duration::from_millis(arguments.interval_ms);
         let run = bench.run(rate, Swapping { count: swaps, interval, least: Duration::from_secs(20) }).await?;
         rollback_ms.push(bench.rollback_ms().await?);
@@ -287,7 +292,7 @@ impl Bench {
         for _ in 0..swapping.count {
             let began = Instant::now();
             let old = self.answering().await?;
-            put(&self.source, &self.folder, &self.labels, old + 1)?;
+            self.put(old + 1).await?;
             if self.explicit {
                 self.load().await?;
             }
@@ -295,7 +300,7 @@ impl Bench {
                 ensure!(began.elapsed() < Duration::from_secs(60), "version {} does not come into service", old + 1);
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            fs::remove_dir_all(self.folder.join(old.to_string()))?;
+            tokio::fs::remove_dir_all(self.folder.join(old.to_string())).await?;
             tokio::time::sleep_until((began + swapping.interval).into()).await;
             memory.push(self.server.resident_mb()?);
         }
@@ -309,7 +314,7 @@ impl Bench {
         let kept = format!("{}\n[rollout]\nkeep_previous_s = 600\n", fs::read_to_string(&manifest)?);
         fs::write(manifest, kept)?;
         let old = self.answering().await?;
-        put(&self.source, &self.folder, &self.labels, old + 1)?;
+        self.put(old + 1).await?;
         if self.explicit {
             self.load().await?;
         }
@@ -325,6 +330,12 @@ impl Bench {
         let took = began.elapsed();
         ensure!(self.answering().await? == old, "the version before does not answer");
         Ok(took.as_secs_f64() * 1000.0)
+    }
+
+    /// Copies the version into place under another number, beside the task that sends requests.
+    async fn put(&self, version: u64) -> Result<()> {
+        let (source, folder, labels) = (self.source.clone(), self.folder.clone(), self.labels.clone());
+        tokio::task::spawn_blocking(move || put(&source, &folder, &labels, version)).await?
     }
 
     async fn answering(&self) -> Result<u64> {

@@ -12,7 +12,8 @@ pub trait Model: Send + Sync {
     /// What the model takes, gives and needs.
     fn spec(&self) -> &ModelSpec;
 
-    /// Makes an execution context. Called on the thread that will run it.
+    /// Makes an execution context. Called on the thread that will run it, and every thread that it needs is started here:
+    /// the model itself may have been loaded on a thread of low priority, which the threads started there inherit.
     ///
     /// # Errors
     /// No memory, or no device.

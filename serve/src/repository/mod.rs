@@ -5,6 +5,7 @@
 //! changes on the disk are noticed).
 
 mod agreement;
+mod aside;
 mod by_name;
 mod decisions;
 mod events;
@@ -15,6 +16,7 @@ pub mod layout;
 mod leave;
 pub mod manifest;
 mod overrides;
+mod prepare;
 mod rehearsal;
 mod rollout;
 mod slot;

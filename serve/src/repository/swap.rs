@@ -5,7 +5,6 @@
 //! the old version go. Whatever fails on the way leaves the old version as it was.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -175,11 +174,8 @@ impl Repository {
         let index = self.index();
         let present = index.get(&folder.name).and_then(|versions| versions.get(&version)?.ready().cloned());
         let others_serve = index.values().flat_map(BTreeMap::values).any(|entry| entry.ready().is_some());
-        let load = AssertUnwindSafe(|| {
-            ModelVersion::load(folder, version, present.as_deref(), others_serve, &self.engines, &self.metrics)
-        });
-        let loaded = catch_unwind(load)
-            .unwrap_or_else(|_| Err("the engine panicked while it loaded the model".into()))
+        let present = present.as_deref();
+        let loaded = ModelVersion::load(folder, version, present, others_serve, &self.engines, &self.metrics)
             .map_err(Stop::Failed)?;
         goes_on()?;
         Ok(loaded)

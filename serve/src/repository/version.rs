@@ -9,9 +9,9 @@ use detectd_engine::{Detector, Device, LoadOptions, Model, ModelSpec};
 use detectd_vision::DetectOptions;
 use tracing::info;
 
-use super::fingerprint::digest;
+use super::aside;
 use super::layout::ModelFolder;
-use super::rehearsal::Rehearsal;
+use super::prepare::Prepared;
 use crate::batch::{BatchQueue, Instance, Shared};
 use crate::buffers::BufferPool;
 use crate::engines::Engines;
@@ -36,8 +36,8 @@ pub struct ModelVersion {
 }
 
 impl ModelVersion {
-    /// Reads, loads, rehearses, opens and warms a version. The weights of `present`, the version of that number that
-    /// serves, are used again if nothing but the sizes of batches and instances has changed. `aside`: others serve
+    /// Reads, loads and rehearses a version, and opens its instances. The weights of `present`, the version of that number
+    /// that serves, are used again if nothing but the sizes of batches and instances has changed. `aside`: others serve
     /// meanwhile, and go first. Blocks for as long as that takes.
     ///
     /// # Errors
@@ -52,54 +52,17 @@ impl ModelVersion {
     ) -> Result<Self, String> {
         let started = Instant::now();
         let manifest = &folder.manifest;
-        let files = folder.read_version(version)?;
-        let digest = digest(&folder.path.join(version.to_string()))
-            .map_err(|error| format!("version {version}: its files cannot be read: {error}"))?;
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let (instance_count, threads) = manifest.instances.resolve(manifest.device, cores);
-        let options = manifest.load_options(&files.file, files.labels.len(), threads)?;
-        let at = |error: &dyn std::fmt::Display| format!("{}: {error}", files.file.display());
-        let present = present
-            .filter(|present| present.is_live() && present.engine == manifest.engine && present.digest == digest);
-        let model = match present.and_then(|present| present.resized(&options)) {
-            Some(model) => model,
-            None => engines.load(&manifest.engine, &options).map_err(|error| at(&error))?,
-        };
-        let spec = model.spec();
-        match (&options.detector, &spec.detector) {
-            (Some(_), None) => return Err(at(&"the engine made no detector of it")),
-            (None, Some(_)) => return Err(at(&"the engine made a detector of it, the manifest has task = \"tensor\"")),
-            (Some(_), Some(_)) | (None, None) => {}
-        }
-        let input_len = spec.detector.as_ref().map_or(0, |detector| detector.preprocess.input_len());
-
-        if let Some(class) =
-            manifest.options.classes.iter().flatten().find(|&&class| class as usize >= files.labels.len())
-        {
-            return Err(at(&format_args!(
-                "options.classes: {class}, but the model has {} classes",
-                files.labels.len()
-            )));
-        }
-        let policy = manifest.policy(spec.batch);
-        let sizes = warm_up_sizes(policy.max_batch, &policy.preferred);
-        let queue = manifest.queue();
-        let buffers = Arc::new(BufferPool::new(input_len, queue.capacity.min(4 * policy.max_batch)));
-        let rehearsal = Rehearsal {
-            model: model.as_ref(),
-            sizes: &sizes,
-            folder: &folder.path.join(version.to_string()),
-            options: &manifest.options,
-            golden: &manifest.golden,
-            buffers: &buffers,
-        };
-        let golden = rehearsal.run(aside).map_err(|error| at(&error))?;
-        // On the CPU the rehearsal has prepared everything but the instance itself; elsewhere each prepares for itself.
-        let warm_up = if spec.device == Device::Cpu { &[1][..] } else { &sizes };
-        let version_metrics = Arc::new(metrics.version(&folder.name, version, &files.labels));
+        let prepared = aside::run(aside, || Prepared::read(folder, version, threads, present, engines))?;
+        let Prepared { file, labels, digest, options, model, policy, sizes, buffers, golden } = prepared;
+        let at = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+        // On the CPU the rehearsal has prepared everything; elsewhere each instance prepares for itself.
+        let warm_up = if model.spec().device == Device::Cpu { &[][..] } else { &sizes };
+        let version_metrics = Arc::new(metrics.version(&folder.name, version, &labels));
         let shared = Arc::new(Shared {
             name: format!("{}/{version}", folder.name),
-            queue: BatchQueue::new(queue, policy, version_metrics.queue_depth().clone()),
+            queue: BatchQueue::new(manifest.queue(), policy, version_metrics.queue_depth().clone()),
             buffers: Arc::clone(&buffers),
             metrics: Arc::clone(&version_metrics),
             live: AtomicUsize::new(0),
@@ -111,7 +74,7 @@ impl ModelVersion {
             digest,
             engine: manifest.engine.clone(),
             options,
-            labels: files.labels.clone(),
+            labels,
             defaults: manifest.options.clone(),
             buffers,
             metrics: version_metrics,
@@ -215,8 +178,11 @@ impl ModelVersion {
         &self.buffers
     }
 
-    /// The weights for other sizes of batches and instances; `None` if `options` asks for more than that.
-    fn resized(&self, options: &LoadOptions) -> Option<Arc<dyn Model>> {
+    /// The weights for other sizes of batches and instances; `None` if it is not live, or more than that is asked for.
+    pub(super) fn weights_for(&self, engine: &str, digest: &str, options: &LoadOptions) -> Option<Arc<dyn Model>> {
+        if !self.is_live() || self.engine != engine || self.digest != digest {
+            return None;
+        }
         let (max_batch, threads) = (options.max_batch, options.threads);
         let of_its_size = LoadOptions { max_batch, threads, ..self.options.clone() };
         if of_its_size != *options {
@@ -261,13 +227,4 @@ impl Drop for ModelVersion {
         // Not joined: the last reference may be dropped on the async runtime.
         self.shared.queue.close();
     }
-}
-
-/// The sizes at which engines prepare themselves: one, the preferred ones, the largest.
-fn warm_up_sizes(max_batch: usize, preferred: &[usize]) -> Vec<usize> {
-    let mut sizes = vec![1, max_batch];
-    sizes.extend_from_slice(preferred);
-    sizes.sort_unstable();
-    sizes.dedup();
-    sizes
 }
