@@ -70,10 +70,10 @@ impl Bench {
         self.model.spec().detector.as_ref().context("the model is no detector")
     }
 
-    /// The pictures as the engine takes them.
+    /// The pictures' files.
     #[must_use]
-    pub fn prepared(&self) -> &[Picture] {
-        &self.prepared
+    pub fn encoded(&self) -> &[Vec<u8>] {
+        &self.encoded
     }
 
     /// Pictures that are in flight at once when the daemon is saturated.

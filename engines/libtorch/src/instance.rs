@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
-use detectd_engine::{Batch, Engine, EngineError, Model, ModelSpec, Tensor};
+use detectd_engine::{Batch, BatchSize, Engine, EngineError, Model, ModelSpec, Tensor};
 use tch::{Device, Kind};
 
 use crate::tensors;
@@ -23,11 +23,12 @@ pub struct Output {
 }
 
 /// A model with everything that is settled when it is loaded.
+#[derive(Clone)]
 pub struct Loaded {
     /// What it says of itself.
     pub spec: ModelSpec,
     /// What computes.
-    pub compute: Box<dyn Compute>,
+    pub compute: Arc<dyn Compute>,
     /// Which of its outputs are served, in the order of the spec.
     pub served: Vec<usize>,
     /// Where it runs.
@@ -56,6 +57,15 @@ impl Model for Shared {
     fn open(&self) -> Result<Box<dyn Engine>, EngineError> {
         use_threads(self.0.threads);
         Ok(Box::new(Instance(Arc::clone(&self.0))))
+    }
+
+    fn resized(&self, max_batch: usize, threads: usize) -> Option<Arc<dyn Model>> {
+        // A module that was to run single rows was never tried with two, so it may be fixed to one.
+        if self.0.spec.batch == BatchSize::UpTo(1) && max_batch > 1 {
+            return None;
+        }
+        let spec = self.0.spec.with_max_batch(max_batch)?;
+        Some(Arc::new(Self(Arc::new(Loaded { spec, threads, ..Loaded::clone(&self.0) }))))
     }
 }
 

@@ -4,7 +4,7 @@
 //! training tool works with the `network`s alone.
 
 #[cfg(feature = "libtorch")]
-mod device;
+pub mod device;
 #[cfg(feature = "libtorch")]
 mod error;
 #[cfg(feature = "libtorch")]

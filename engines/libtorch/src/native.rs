@@ -34,7 +34,7 @@ pub fn load(options: &LoadOptions) -> Result<Arc<dyn Model>, EngineError> {
     let (spec, served) = outputs::spec(&options, precision, found)?;
     Ok(Arc::new(Shared(Arc::new(Loaded {
         spec,
-        compute: Box::new(native),
+        compute: Arc::new(native),
         served,
         device,
         float: Kind::Float,

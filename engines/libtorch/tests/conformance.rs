@@ -1,19 +1,18 @@
-//! The suite that every engine passes, on the CPU.
+//! The suite that every engine passes, on the CPU or on the device that `DETECTD_TEST_DEVICE` names.
 #![cfg(feature = "libtorch")]
 
 mod support;
 
 use detectd_conformance::Suite;
-use detectd_engine::Device;
 
 #[test]
-fn torchscript_on_the_cpu_conforms() {
+fn torchscript_conforms() {
     let suite = Suite {
         engine: "libtorch",
         load: &support::load_with_note,
         write: &support::write,
         extension: "pt",
-        device: Device::Cpu,
+        device: support::device(),
         tolerance: 1e-4,
     };
     suite.run();

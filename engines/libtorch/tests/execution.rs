@@ -6,7 +6,7 @@ mod support;
 use std::path::Path;
 
 use detectd_engine::{
-    Batch, DataType, Device, EngineError, LoadOptions, Model, Precision, Tensor, TensorData, TensorSpec,
+    Batch, BatchSize, DataType, Device, EngineError, LoadOptions, Model, Precision, Tensor, TensorData, TensorSpec,
 };
 use detectd_libtorch::load;
 use support::{input, options, random, returning, rewrite, trace};
@@ -166,6 +166,26 @@ fn instances_of_any_thread_count_agree() {
         let (_, most) = difference(&other, &one);
         assert!(most < 1e-4, "{threads} threads: {most}");
     }
+}
+
+#[test]
+fn other_sizes_share_the_weights() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("model.pt");
+    let plain = LoadOptions { max_batch: 2, ..convolutions(&path) };
+    let (pair, single) = (load(&plain).unwrap(), load(&LoadOptions { max_batch: 1, ..plain }).unwrap());
+    // What comes now cannot come from the file.
+    std::fs::remove_file(&path).unwrap();
+    let exact = run(&*pair, 2);
+    let more = pair.resized(6, 2).expect("only the sizes differ");
+    assert_eq!((more.spec().batch, pair.spec().batch), (BatchSize::UpTo(6), BatchSize::UpTo(2)));
+    let (_, most) = difference(&run(&*more, 6)[..exact.len()], &exact);
+    assert!(most < 1e-4, "{most}");
+    assert_eq!(run(&*more.resized(2, 1).expect("and back"), 2), exact);
+    // Nobody has seen it run two rows: its file must be looked at again.
+    assert_eq!(single.spec().batch, BatchSize::UpTo(1));
+    assert!(single.resized(2, 1).is_none());
+    run(&*single.resized(1, 2).expect("only the threads differ"), 1);
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub fn load(options: &LoadOptions) -> Result<Arc<dyn Model>, EngineError> {
     let (spec, served) = outputs::spec(options, precision, found)?;
     Ok(Arc::new(Shared(Arc::new(Loaded {
         spec,
-        compute: Box::new(module),
+        compute: Arc::new(module),
         served,
         device,
         float,

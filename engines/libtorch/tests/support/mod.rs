@@ -14,6 +14,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use tch::{CModule, Kind};
 
+/// Where the tests run: `cpu`, or what `DETECTD_TEST_DEVICE` says, such as `cuda:1`.
+pub fn device() -> Device {
+    let wanted = std::env::var("DETECTD_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
+    wanted.parse().unwrap_or_else(|error| panic!("DETECTD_TEST_DEVICE: {error}"))
+}
+
 /// Options that say nothing.
 pub fn options(path: PathBuf) -> LoadOptions {
     LoadOptions {
