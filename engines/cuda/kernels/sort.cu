@@ -34,6 +34,9 @@ __device__ inline void compare(u64 *keys, u32 pair, u32 distance, u32 count) {
     exchange(keys, low, low + distance, count);
 }
 
+// As many pairs as in whole runs of `size`; beyond the count nothing is touched.
+__device__ inline u32 pairs_of(u32 count, u32 size) { return (count + size - 1u) / size * (size / 2u); }
+
 __device__ inline void compare_down(u64 *keys, u32 from, u32 pairs, u32 count) {
     for (u32 distance = from; distance > 0u; distance /= 2u) {
         for (u32 pair = threadIdx.x; pair < pairs; pair += blockDim.x) compare(keys, pair, distance, count);
@@ -55,15 +58,15 @@ extern "C" __global__ void __launch_bounds__(1024) sort(SortArguments a) {
         u32 filled = least(TILE, count - start);
         copy(tile, keys + start, filled);
         for (u32 size = 2u; size / 2u < filled; size *= 2u) {
-            for (u32 pair = threadIdx.x; pair < TILE / 2u; pair += blockDim.x) flip(tile, pair, size, filled);
+            u32 pairs = pairs_of(filled, size);
+            for (u32 pair = threadIdx.x; pair < pairs; pair += blockDim.x) flip(tile, pair, size, filled);
             __syncthreads();
-            compare_down(tile, size / 4u, TILE / 2u, filled);
+            compare_down(tile, size / 4u, pairs, filled);
         }
         copy(keys + start, tile, filled);
     }
     for (u32 size = 2u * TILE; size / 2u < count; size *= 2u) {
-        // As many pairs as in whole runs; beyond the count nothing is touched.
-        u32 pairs = (count + size - 1u) / size * (size / 2u);
+        u32 pairs = pairs_of(count, size);
         for (u32 pair = threadIdx.x; pair < pairs; pair += blockDim.x) flip(keys, pair, size, count);
         __syncthreads();
         for (u32 distance = size / 4u; distance >= TILE; distance /= 2u) {

@@ -10,5 +10,5 @@ fn the_kernels_compute_what_the_cpu_does() {
         println!("SKIPPED: there was no C++ compiler to compile the kernels with");
         return;
     }
-    checks::all(&checks::Bench { queue: Emulation::new(1), tolerance: 0.0, rounds: 10 });
+    checks::all(&checks::Bench { queue: Emulation::new(1), tolerance: 0.0, rounds: 6 });
 }

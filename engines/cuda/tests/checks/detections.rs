@@ -111,8 +111,7 @@ pub fn both<Q: Queue>(
         .collect();
     let mut postprocess = Postprocess::new(&bench.queue, limits).expect("memory");
     let mut answers = Vec::new();
-    // Both slots, each twice.
-    for round in 0..4 {
+    for round in 0..2 {
         // SAFETY: the outputs were sent and live until the answer has come.
         #[expect(unsafe_code)]
         let run = unsafe { postprocess.run(&bench.queue, round, &head, &asked, launching) };
@@ -200,7 +199,7 @@ pub fn graphs_equal_plain_launches<Q: Queue>(bench: &Bench<Q>) {
         let first = case.outputs(&mut random, pictures);
         let limits = case.limits(pictures, &first);
         let mut postprocess = Postprocess::new(&bench.queue, limits).expect("memory");
-        for round in 0..4 {
+        for round in 0..3 {
             let outputs = case.outputs(&mut random, pictures);
             let options: Vec<DetectOptions> =
                 (0..pictures).map(|_| options::random(&mut random, case.classes)).collect();

@@ -128,7 +128,7 @@ pub fn every_layout<Q: Queue>(bench: &Bench<Q>) {
                 (0..pictures).map(|_| options::random(&mut random, case.classes)).collect();
             boxes += compare(bench, &case, &outputs, &options, Number::Float32);
         }
-        assert!(boxes > 20, "{}: only {boxes} boxes were compared", case.name);
+        assert!(boxes > 10, "{}: only {boxes} boxes were compared", case.name);
     }
 }
 
