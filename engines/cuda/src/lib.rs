@@ -8,6 +8,7 @@
 
 mod cache;
 mod compile;
+mod detector;
 mod device;
 mod error;
 mod head;
@@ -24,6 +25,7 @@ mod upload;
 
 pub use cache::Cache;
 pub use compile::{Compiler, Target};
+pub use detector::{DeviceDetector, Network};
 pub use device::Device;
 pub use error::CudaError;
 pub use head::{DeviceOutput, describe, is_known, picture_size};
