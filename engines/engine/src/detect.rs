@@ -26,8 +26,11 @@ pub struct DetectScratch {
     nms: NmsScratch,
 }
 
-/// [`Engine::detect`] by way of [`Engine::infer`].
-pub(crate) fn detect_on_cpu<E: Engine + ?Sized>(
+/// The default [`Engine::detect`], by way of [`Engine::infer`].
+///
+/// # Errors
+/// As there.
+pub fn detect_by_infer<E: Engine + ?Sized>(
     engine: &mut E,
     pictures: &[Picture],
     options: &[DetectOptions],
