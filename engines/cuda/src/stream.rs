@@ -12,7 +12,8 @@ use crate::{CudaError, Device, HostMemory, Launch, Memory, Queue};
 /// Memory that every device can reach at the host's address.
 const PORTABLE_AND_MAPPED: u32 = 1 | 2;
 
-/// A stream of a device.
+/// A stream of a device. A clone is the same stream.
+#[derive(Clone)]
 pub struct Stream {
     device: Arc<Device>,
     stream: Arc<CudaStream>,

@@ -36,8 +36,10 @@ fn stream(device: &Arc<Device>) -> Stream {
 fn the_kernels_compute_what_the_cpu_does() {
     let Some(device) = device() else { return };
     println!("on {}", device.name().expect("a name"));
+    // Under a checker, which is slow, fewer.
+    let rounds = std::env::var("DETECTD_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(40);
     // A few units in the last place of a probability, for the device's exponentials.
-    checks::all(&checks::Bench { queue: stream(&device), tolerance: 2e-6, rounds: 40 });
+    checks::all(&checks::Bench { queue: stream(&device), tolerance: 2e-6, rounds });
 }
 
 #[test]
@@ -49,7 +51,9 @@ fn streams_beside_each_other_do_not_mix() {
     let bytes = 8 * preprocess.input_len() * 4;
     let inputs: Vec<_> = (0..40).map(|_| queue.allocate(bytes).expect("memory")).collect();
     let batch = |round: usize| -> Vec<Image> {
-        (0..8).map(|at| Image::filled(200 + 13 * at, 300 - 7 * at, [round as u8, at as u8 * 20, 255 - round as u8])).collect()
+        (0..8)
+            .map(|at| Image::filled(200 + 13 * at, 300 - 7 * at, [round as u8, at as u8 * 20, 255 - round as u8]))
+            .collect()
     };
     // Nothing is waited for: while one batch is letterboxed, the next is sent.
     for (round, input) in inputs.iter().enumerate() {

@@ -97,8 +97,8 @@ impl Network for Module {
         let Loaded { spec, compute, served, device, float, .. } = &*self.loaded;
         let detector = self.detector()?;
         let picture = self.input.as_ref().ok_or_else(|| EngineError::Backend("there is no input".into()))?;
-        let inputs = (0..spec.inputs.len()).map(|index| {
-            match detector.auxiliary.iter().find(|(input, _)| *input == index) {
+        let inputs =
+            (0..spec.inputs.len()).map(|index| match detector.auxiliary.iter().find(|(input, _)| *input == index) {
                 None => picture.f_permute([0, 3, 1, 2]).map_err(|error| failure(&error)),
                 Some((_, auxiliary)) => {
                     let mut values: Vec<f32> = letterboxes.iter().flat_map(|one| auxiliary.values(one)).collect();
@@ -106,8 +106,7 @@ impl Network for Module {
                     let tensor = Tensor::new(vec![self.executed, 2], TensorData::Fp32(values))?;
                     tensors::to_torch(&tensor, *device, *float)
                 }
-            }
-        });
+            });
         let outputs = compute.compute(&inputs.collect::<Result<Vec<_>, _>>()?)?;
         let mut chosen = Vec::with_capacity(served.len());
         for (spec, &index) in spec.outputs.iter().zip(served) {

@@ -133,7 +133,11 @@ void flatten(const c10::IValue &value, const char *name, int depth, size_t &told
 } // namespace
 
 int detectd_cuda_devices(int *count, char **error) {
-    return guarded(error, [&] { *count = static_cast<int>(torch::cuda::device_count()); });
+    return guarded(error, [&] {
+        // Convolutions of 32-bit floats would keep 10 bits of each operand; who wants that asks for 16 bits.
+        at::globalContext().setAllowTF32CuDNN(false);
+        *count = static_cast<int>(torch::cuda::device_count());
+    });
 }
 
 int detectd_stream_new(int cuda, int64_t *number, void **handle, char **error) {
