@@ -1,6 +1,7 @@
 # `make` alone lists the targets.
 .DEFAULT_GOAL := help
 RUNS ?= 100000
+SOAK ?= 600
 ROUNDS ?= 5
 LIBTORCH ?= $(CURDIR)/.libtorch/torch
 TORCH = LIBTORCH=$(LIBTORCH) LD_LIBRARY_PATH=$(LIBTORCH)/lib:$$LD_LIBRARY_PATH
@@ -73,6 +74,19 @@ build-libtorch: libtorch ## The daemon with libtorch as a further engine
 .PHONY: test-libtorch
 test-libtorch: libtorch ## The conformance suite, the networks and the training tool, on libtorch
 	$(TORCH) cargo test --release -p detectd-libtorch -p detectd-train --features detectd-train/libtorch
+
+.PHONY: nvrtc
+nvrtc: ## Fetches NVRTC, CUDA's run-time compiler, for checks of the kernels without a GPU (90 MB)
+	engines/cuda/setup-nvrtc.sh
+
+.PHONY: cuda-kernels
+cuda-kernels: nvrtc ## The CUDA kernels, run on the CPU against their twins and compiled for real devices; needs no GPU
+	LD_LIBRARY_PATH=$(CURDIR)/.nvrtc:$$LD_LIBRARY_PATH cargo test -p detectd-cuda
+
+.PHONY: gpu
+gpu: nvrtc ## Everything that needs an NVIDIA GPU, a dry run without one: SOAK=600 (seconds)
+	LIBTORCH=$(wildcard $(LIBTORCH)) benches/gpu/build.sh
+	benches/gpu/run.sh --soak $(SOAK)
 
 .PHONY: train-demo
 train-demo: libtorch ## Trains the bundled detector again, into runs/ (about an hour on 2 cores)

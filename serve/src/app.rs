@@ -90,6 +90,9 @@ impl App {
         let budget = Budget::new(config.server.max_bytes_in_flight);
         let held = budget.clone();
         metrics.show_bytes_in_flight(move || held.used());
+        let shown = metrics.clone();
+        // The driver may take its time; what it says has no bearing on what is served.
+        let _ = tokio::task::spawn_blocking(move || shown.show_gpus()).await;
         let kserve_rpc = KserveRpc::new(kserve.clone(), Arc::clone(&lifecycle), limits);
         let (service, health) =
             rpc::services(&config.server, detect, kserve_rpc, admin, Arc::clone(&lifecycle), budget.clone())?;

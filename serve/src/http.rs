@@ -54,7 +54,9 @@ async fn at_root(router: Router, mut request: Request) -> Result<Response, Infal
 async fn metrics(State(state): State<HttpState>) -> Response {
     let encoder = TextEncoder::new();
     let mut text = Vec::new();
-    match encoder.encode(&state.registry.gather(), &mut text) {
+    // GPUs are asked at each scrape, which may take the driver a while.
+    let gathered = tokio::task::spawn_blocking(move || state.registry.gather()).await;
+    match encoder.encode(&gathered.unwrap_or_default(), &mut text) {
         Ok(()) => ([(header::CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response(),
         Err(reason) => {
             error!(%reason, "metrics cannot be encoded");

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use detectd_vision::{DetectOptions, Detection, NmsScratch, OutputData, OutputView};
+use detectd_vision::{DetectOptions, Detection, Letterbox, NmsScratch, OutputData, OutputView};
 
-use crate::{Auxiliary, Batch, Detector, Engine, EngineError, ModelSpec, Picture, Stage, Tensor, TensorData};
+use crate::{Batch, Detector, Engine, EngineError, ModelSpec, Picture, Stage, Tensor, TensorData};
 
 /// The answer for a batch of pictures, and where the time went.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,8 +26,11 @@ pub struct DetectScratch {
     nms: NmsScratch,
 }
 
-/// [`Engine::detect`] by way of [`Engine::infer`].
-pub(crate) fn detect_on_cpu<E: Engine + ?Sized>(
+/// The default [`Engine::detect`], by way of [`Engine::infer`].
+///
+/// # Errors
+/// As there.
+pub fn detect_by_infer<E: Engine + ?Sized>(
     engine: &mut E,
     pictures: &[Picture],
     options: &[DetectOptions],
@@ -37,28 +40,12 @@ pub(crate) fn detect_on_cpu<E: Engine + ?Sized>(
         return Ok(Detected::default());
     }
     let start = Instant::now();
-    check(engine.spec(), pictures, options)?;
-    assemble(engine.spec(), pictures, &mut scratch.batch)?;
+    check_pictures(engine.spec(), pictures, options)?;
+    let letterboxes = assemble(engine.spec(), pictures, &mut scratch.batch)?;
     let assembled = Instant::now();
     let outputs = engine.infer(&scratch.batch)?;
     let computed = Instant::now();
-
-    let spec = engine.spec();
-    let detector = detector(spec)?;
-    let views = views(spec, &outputs)?;
-    // A graph that leaves the dimension open is found out here, at the latest by the warm-up.
-    if let Some(classes) = detector.head.class_count(&views)
-        && classes != detector.classes
-    {
-        let labels = detector.classes;
-        return Err(EngineError::Backend(format!("the outputs have {classes} classes, but the model has {labels}")));
-    }
-    let mut detections = Vec::with_capacity(pictures.len());
-    for (index, (picture, options)) in pictures.iter().zip(options).enumerate() {
-        let Picture::Letterboxed { letterbox, .. } = picture else { continue };
-        let found = detector.head.detect(&views, index, letterbox, options, &mut scratch.nms);
-        detections.push(found.map_err(|error| EngineError::Backend(error.to_string()))?);
-    }
+    let detections = boxes_on_cpu(engine.spec(), &outputs, &letterboxes, options, scratch)?;
     Ok(Detected {
         detections,
         assemble: assembled - start,
@@ -67,11 +54,43 @@ pub(crate) fn detect_on_cpu<E: Engine + ?Sized>(
     })
 }
 
+/// The second half of the default [`Engine::detect`], for engines that do the first elsewhere: from a batch's outputs to
+/// the boxes of each picture, given where it lies in its input.
+///
+/// # Errors
+/// [`EngineError::Backend`]: outputs that do not have the head's layout, or other classes than the model has labels.
+pub fn boxes_on_cpu(
+    spec: &ModelSpec,
+    outputs: &[Tensor],
+    letterboxes: &[Letterbox],
+    options: &[DetectOptions],
+    scratch: &mut DetectScratch,
+) -> Result<Vec<Vec<Detection>>, EngineError> {
+    let detector = detector(spec)?;
+    let views = views(spec, outputs)?;
+    // A graph that leaves the dimension open is found out here, at the latest by the warm-up.
+    if let Some(classes) = detector.head.class_count(&views)
+        && classes != detector.classes
+    {
+        let labels = detector.classes;
+        return Err(EngineError::Backend(format!("the outputs have {classes} classes, but the model has {labels}")));
+    }
+    let pictures = letterboxes.iter().zip(options).enumerate().map(|(index, (letterbox, options))| {
+        let found = detector.head.detect(&views, index, letterbox, options, &mut scratch.nms);
+        found.map_err(|error| EngineError::Backend(error.to_string()))
+    });
+    pictures.collect()
+}
+
 fn detector(spec: &ModelSpec) -> Result<&Detector, EngineError> {
     spec.detector.as_ref().ok_or_else(|| EngineError::Shape("the model is no detector: it takes tensors only".into()))
 }
 
-fn check(spec: &ModelSpec, pictures: &[Picture], options: &[DetectOptions]) -> Result<(), EngineError> {
+/// Whether these pictures may be one batch, prepared as far as the model takes them, with options for each.
+///
+/// # Errors
+/// [`EngineError::Shape`] that says what was expected and what came.
+pub fn check_pictures(spec: &ModelSpec, pictures: &[Picture], options: &[DetectOptions]) -> Result<(), EngineError> {
     let detector = detector(spec)?;
     if pictures.len() > spec.batch.max() {
         return Err(EngineError::Shape(format!(
@@ -86,22 +105,30 @@ fn check(spec: &ModelSpec, pictures: &[Picture], options: &[DetectOptions]) -> R
     let expected = detector.preprocess.input_len();
     for picture in pictures {
         match picture {
-            Picture::Letterboxed { input, .. } if input.len() == expected => {}
-            Picture::Letterboxed { input, .. } => {
+            other if other.stage() != spec.takes => {
+                let (stage, takes) = (other.stage(), spec.takes);
+                return Err(EngineError::Shape(format!("a picture is {stage:?}, expected {takes:?}")));
+            }
+            Picture::Letterboxed { input, .. } if input.len() != expected => {
                 return Err(EngineError::Shape(format!("an input of {} values, expected {expected}", input.len())));
             }
-            other => {
-                let stage = other.stage();
-                return Err(EngineError::Shape(format!("a picture is {stage:?}, expected {:?}", Stage::Letterboxed)));
-            }
+            _ => {}
         }
     }
     Ok(())
 }
 
 /// Fills `batch` with the pictures' inputs, in the buffers that it has from last time.
-fn assemble(spec: &ModelSpec, pictures: &[Picture], batch: &mut Batch) -> Result<(), EngineError> {
+fn assemble(spec: &ModelSpec, pictures: &[Picture], batch: &mut Batch) -> Result<Vec<Letterbox>, EngineError> {
     let detector = detector(spec)?;
+    let letterboxed = pictures.iter().map(|picture| match picture {
+        Picture::Letterboxed { input, letterbox } => Ok((input, *letterbox)),
+        other => {
+            let stage = other.stage();
+            Err(EngineError::Shape(format!("a picture is {stage:?}, expected {:?}", Stage::Letterboxed)))
+        }
+    });
+    let letterboxed = letterboxed.collect::<Result<Vec<_>, _>>()?;
     let executed = spec.batch.executed(pictures.len());
     let (width, height) = (detector.preprocess.width, detector.preprocess.height);
     let mut buffers: Vec<Vec<f32>> = batch
@@ -117,13 +144,10 @@ fn assemble(spec: &ModelSpec, pictures: &[Picture], batch: &mut Batch) -> Result
     for (index, mut buffer) in buffers.into_iter().enumerate() {
         buffer.clear();
         let auxiliary = detector.auxiliary.iter().find(|(input, _)| *input == index).map(|(_, auxiliary)| *auxiliary);
-        for picture in pictures {
-            let Picture::Letterboxed { input, letterbox } = picture else { continue };
-            let (scale_x, scale_y) = letterbox.scale();
+        for (input, letterbox) in &letterboxed {
             match auxiliary {
                 None => buffer.extend_from_slice(input),
-                Some(Auxiliary::ImShape) => buffer.extend([height as f32, width as f32]),
-                Some(Auxiliary::ScaleFactor) => buffer.extend([scale_y as f32, scale_x as f32]),
+                Some(auxiliary) => buffer.extend(auxiliary.values(letterbox)),
             }
         }
         let shape = match auxiliary {
@@ -135,7 +159,7 @@ fn assemble(spec: &ModelSpec, pictures: &[Picture], batch: &mut Batch) -> Result
         buffer.resize(shape.iter().product(), filling);
         batch.inputs.push(Tensor::new(shape, TensorData::Fp32(buffer))?);
     }
-    Ok(())
+    Ok(letterboxed.into_iter().map(|(_, letterbox)| letterbox).collect())
 }
 
 fn views<'a>(spec: &'a ModelSpec, outputs: &'a [Tensor]) -> Result<Vec<OutputView<'a>>, EngineError> {

@@ -1,6 +1,6 @@
 //! How a network's tensors become boxes: settled once, when the model is loaded.
 
-use detectd_vision::{Family, Head, OutputShape, Preprocess};
+use detectd_vision::{Family, Head, Letterbox, OutputShape, Preprocess};
 
 use crate::{DataType, EngineError, TensorSpec};
 
@@ -43,6 +43,17 @@ pub enum Auxiliary {
     ImShape,
     /// Input pixels per source pixel, vertically and horizontally.
     ScaleFactor,
+}
+
+impl Auxiliary {
+    /// The two values for a picture. Where a fixed batch is filled up they are 1: a scale factor of 0 would be divided by.
+    #[must_use]
+    pub fn values(self, letterbox: &Letterbox) -> [f32; 2] {
+        match self {
+            Self::ImShape => [letterbox.input().1 as f32, letterbox.input().0 as f32],
+            Self::ScaleFactor => [letterbox.scale().1 as f32, letterbox.scale().0 as f32],
+        }
+    }
 }
 
 impl Detector {

@@ -13,7 +13,7 @@ mod rows;
 mod spec;
 mod tensor;
 
-pub use detect::{DetectScratch, Detected};
+pub use detect::{DetectScratch, Detected, boxes_on_cpu, check_pictures, detect_by_infer};
 pub use detector::{Auxiliary, Detector, DetectorOptions};
 pub use error::EngineError;
 pub use load::LoadOptions;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use detectd_vision::DetectOptions;
 
-use crate::detect::{DetectScratch, Detected, detect_on_cpu};
+use crate::detect::{DetectScratch, Detected, detect_by_infer};
 use crate::{Batch, EngineError, ModelSpec, Picture, Tensor};
 
 /// One version's weights on one device. Opened once, shared by its instances.
@@ -52,6 +52,6 @@ pub trait Engine {
         options: &[DetectOptions],
         scratch: &mut DetectScratch,
     ) -> Result<Detected, EngineError> {
-        detect_on_cpu(self, pictures, options, scratch)
+        detect_by_infer(self, pictures, options, scratch)
     }
 }

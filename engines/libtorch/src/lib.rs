@@ -16,11 +16,15 @@ mod native;
 #[cfg(feature = "libtorch")]
 pub mod network;
 #[cfg(feature = "libtorch")]
+mod on_device;
+#[cfg(feature = "libtorch")]
 mod outputs;
 #[cfg(feature = "libtorch")]
 mod probe;
 #[cfg(feature = "libtorch")]
 mod script;
+#[cfg(feature = "libtorch")]
+mod stream;
 #[cfg(feature = "libtorch")]
 mod tensors;
 

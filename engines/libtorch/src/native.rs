@@ -7,7 +7,7 @@ use detectd_engine::{DetectorOptions, EngineError, LoadOptions, Model, Precision
 use detectd_vision::{Family, Head};
 use tch::{Device, Kind};
 
-use crate::instance::{Compute, Loaded, Output, Shared, use_threads};
+use crate::instance::{Compute, Loaded, Output, use_threads};
 use crate::network::{Decoder, ModelYaml, Network, NetworkError, Pass, Plan, read_safetensors};
 use crate::{device, error, outputs, probe};
 
@@ -32,14 +32,8 @@ pub fn load(options: &LoadOptions) -> Result<Arc<dyn Model>, EngineError> {
     let trial = probe::Trial { compute: &native, device, float: Kind::Float, options: &options, fits: &fits };
     let found = trial.find(&["images".to_owned()], None)?;
     let (spec, served) = outputs::spec(&options, precision, found)?;
-    Ok(Arc::new(Shared(Arc::new(Loaded {
-        spec,
-        compute: Arc::new(native),
-        served,
-        device,
-        float: Kind::Float,
-        threads: options.threads,
-    }))))
+    let compute = Arc::new(native);
+    Loaded { spec, compute, served, device, float: Kind::Float, threads: options.threads }.shared(options.device)
 }
 
 /// The outputs are decoded here, whatever the network's own heads are.

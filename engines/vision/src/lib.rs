@@ -20,8 +20,8 @@ pub use head::{
 pub use image::Image;
 pub use letterbox::Letterbox;
 pub use nms::{
-    Candidates, Kept, MatrixNmsArguments, MatrixNmsBatch, MatrixNmsOutput, MatrixScratch, NmsScratch, greedy_nms,
-    matrix_nms, matrix_nms_batch, soft_nms,
+    Candidates, Kept, MAX_CANDIDATES, MAX_SOFT_CANDIDATES, MatrixNmsArguments, MatrixNmsBatch, MatrixNmsOutput,
+    MatrixScratch, NmsScratch, greedy_nms, matrix_nms, matrix_nms_batch, soft_nms,
 };
 pub use options::{DetectOptions, GreedyNms, MatrixKernel, MatrixNms, Nms, OptionsError, SoftKernel, SoftNms};
 pub use preprocess::{ChannelOrder, Filter, Preprocess, PreprocessError, Resize, Resizer};

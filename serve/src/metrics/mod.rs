@@ -3,6 +3,7 @@
 //! The `nv_` names are those of other inference servers, so that existing dashboards and autoscalers read them;
 //! `detectd_` names are our own.
 
+mod gpu;
 mod statistics;
 mod version;
 
@@ -201,6 +202,17 @@ impl Metrics {
     pub fn refused(&self, error: &Error) {
         if !error.counted {
             self.rejected(error.code);
+        }
+    }
+
+    /// Shows the machine's GPUs, if there are any.
+    pub fn show_gpus(&self) {
+        let registered = gpu::Gpus::of_machine().and_then(|gpus| match gpus {
+            Some(gpus) => self.registry.register(Box::new(gpus)),
+            None => Ok(()),
+        });
+        if let Err(error) = registered {
+            tracing::warn!(%error, "the GPUs are not shown");
         }
     }
 

@@ -26,6 +26,14 @@ pub type Tell = extern "C" fn(context: *mut c_void, name: *const c_char, tensor:
 #[expect(unsafe_code)]
 unsafe extern "C" {
     pub fn detectd_cuda_devices(count: *mut c_int, error: *mut *mut c_char) -> c_int;
+    pub fn detectd_stream_new(
+        cuda: c_int,
+        number: *mut i64,
+        handle: *mut *mut c_void,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub fn detectd_stream_use(cuda: c_int, number: i64, error: *mut *mut c_char) -> c_int;
+    pub fn detectd_tensor_address(tensor: *const c_void, address: *mut u64, error: *mut *mut c_char) -> c_int;
     pub fn detectd_module_load(
         bytes: *const c_char,
         length: usize,

@@ -1,7 +1,7 @@
 //! TorchScript archives as models.
 
 mod archive;
-mod ffi;
+pub mod ffi;
 mod module;
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tch::Kind;
 
 use self::archive::Config;
 use self::module::{Module, Weights};
-use crate::instance::{Loaded, Shared, use_threads};
+use crate::instance::{Loaded, use_threads};
 use crate::{device, outputs, probe};
 
 pub use ffi::{Failure, check, detectd_cuda_devices};
@@ -30,14 +30,7 @@ pub fn load(options: &LoadOptions) -> Result<Arc<dyn Model>, EngineError> {
     let made = probe::Trial { compute: &module, device, float, options, fits: &fits };
     let found = made.find(&names, config.input_size()).map_err(|error| in_precision(error, options.precision))?;
     let (spec, served) = outputs::spec(options, precision, found)?;
-    Ok(Arc::new(Shared(Arc::new(Loaded {
-        spec,
-        compute: Arc::new(module),
-        served,
-        device,
-        float,
-        threads: options.threads,
-    }))))
+    Loaded { spec, compute: Arc::new(module), served, device, float, threads: options.threads }.shared(options.device)
 }
 
 /// Brings the module to the wanted precision; gives that which its heavy operators compute in, and what it is fed with.

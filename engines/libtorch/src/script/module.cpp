@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/csrc/jit/passes/dead_code_elimination.h>
 #include <torch/csrc/jit/passes/inliner.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
@@ -132,7 +133,37 @@ void flatten(const c10::IValue &value, const char *name, int depth, size_t &told
 } // namespace
 
 int detectd_cuda_devices(int *count, char **error) {
-    return guarded(error, [&] { *count = static_cast<int>(torch::cuda::device_count()); });
+    return guarded(error, [&] {
+        // Convolutions of 32-bit floats would keep 10 bits of each operand; who wants that asks for 16 bits.
+        at::globalContext().setAllowTF32CuDNN(false);
+        *count = static_cast<int>(torch::cuda::device_count());
+    });
+}
+
+int detectd_stream_new(int cuda, int64_t *number, void **handle, char **error) {
+    return guarded(error, [&] {
+        // The interface that libtorch_cuda registers with libc10, which is all that is linked against.
+        c10::impl::VirtualGuardImpl guard(c10::kCUDA);
+        c10::Device device(c10::kCUDA, static_cast<int8_t>(cuda));
+        c10::Stream stream = guard.getStreamFromGlobalPool(device, false);
+        *number = stream.id();
+        *handle = guard.getStreamNativeHandle(stream);
+    });
+}
+
+int detectd_stream_use(int cuda, int64_t number, char **error) {
+    return guarded(error, [&] {
+        c10::impl::VirtualGuardImpl guard(c10::kCUDA);
+        c10::Device device(c10::kCUDA, static_cast<int8_t>(cuda));
+        guard.setDevice(device);
+        guard.exchangeStream(c10::Stream(c10::Stream::UNSAFE, device, number));
+    });
+}
+
+int detectd_tensor_address(const void *tensor, uint64_t *address, char **error) {
+    return guarded(error, [&] {
+        *address = reinterpret_cast<uint64_t>(static_cast<const at::Tensor *>(tensor)->data_ptr());
+    });
 }
 
 int detectd_module_load(const char *bytes, size_t length, int cuda, detectd_module **module, detectd_tell extra,

@@ -21,6 +21,15 @@ typedef void (*detectd_tell)(void *context, const char *name, void *tensor);
 // CUDA devices that answer.
 int detectd_cuda_devices(int *count, char **error);
 
+// A stream of a CUDA device that is not the default one: its number, by which it is used, and CUDA's own handle.
+int detectd_stream_new(int cuda, int64_t *number, void **handle, char **error);
+
+// Lets the calling thread's work on the device run in that stream.
+int detectd_stream_use(int cuda, int64_t number, char **error);
+
+// Where the values of a tensor (`at::Tensor *`) begin.
+int detectd_tensor_address(const void *tensor, uint64_t *address, char **error);
+
 // Reads an archive from memory onto the CPU (`cuda` < 0) or a CUDA device. `extra` is called with the text of
 // `config.txt`, if the archive has one.
 int detectd_module_load(const char *bytes, size_t length, int cuda, detectd_module **module, detectd_tell extra,

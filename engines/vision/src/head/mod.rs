@@ -219,7 +219,8 @@ impl Head {
     }
 
     /// What the candidates' corners are measured in.
-    fn coordinates(&self, letterbox: &Letterbox) -> Coordinates {
+    #[must_use]
+    pub fn coordinates(&self, letterbox: &Letterbox) -> Coordinates {
         match self {
             // The formula takes the picture's size, if the whole input is picture.
             Self::Ppyolo(_) if letterbox.resize() == Resize::Stretch => Coordinates::Source,

@@ -6,7 +6,7 @@ use super::Kept;
 use crate::{BoundingBox, Coordinates, Detection, Letterbox, Real};
 
 /// Most candidates of one picture; beyond, the best are kept.
-pub(crate) const MAX_CANDIDATES: usize = 30_000;
+pub const MAX_CANDIDATES: usize = 30_000;
 
 /// Scored boxes of one picture, a vector per field.
 #[derive(Clone, Debug, Default)]

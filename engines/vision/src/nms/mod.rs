@@ -8,11 +8,10 @@ mod overlap;
 mod soft;
 mod tensor;
 
-pub use candidates::Candidates;
-pub(crate) use candidates::MAX_CANDIDATES;
+pub use candidates::{Candidates, MAX_CANDIDATES};
 pub use greedy::greedy_nms;
 pub use matrix::{MatrixScratch, matrix_nms};
-pub use soft::soft_nms;
+pub use soft::{MAX_SOFT_CANDIDATES, soft_nms};
 pub use tensor::{MatrixNmsArguments, MatrixNmsBatch, MatrixNmsOutput, matrix_nms_batch};
 
 use crate::{DetectOptions, Nms, Real};

@@ -6,7 +6,7 @@ use crate::{Candidates, Real, SoftKernel, SoftNms};
 
 /// Most candidates of one picture that take part in a request, the best. Each pick looks at all that are left, so without
 /// a bound one picture with a low threshold holds a core up for all others.
-const MOST: usize = 2_000;
+pub const MAX_SOFT_CANDIDATES: usize = 2_000;
 
 /// [`soft_nms`] of the best 2,000 candidates.
 pub(super) fn soft_nms_of_best<T: Real>(
@@ -16,9 +16,9 @@ pub(super) fn soft_nms_of_best<T: Real>(
     most: usize,
 ) -> Vec<Kept<T>> {
     let mut order: Vec<usize> = (0..candidates.len()).collect();
-    if order.len() > MOST {
-        order.select_nth_unstable_by(MOST, |a, b| candidates.order(*a, *b));
-        order.truncate(MOST);
+    if order.len() > MAX_SOFT_CANDIDATES {
+        order.select_nth_unstable_by(MAX_SOFT_CANDIDATES, |a, b| candidates.order(*a, *b));
+        order.truncate(MAX_SOFT_CANDIDATES);
     }
     among(candidates, order, parameters, agnostic, most)
 }
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn beyond_the_bound_the_best_take_part() {
         // Apart from each other, so that no score changes; the best come last.
-        let count = MOST + 500;
+        let count = MAX_SOFT_CANDIDATES + 500;
         let mut candidates = Candidates::<f64>::new();
         for row in 0..count {
             let left = 2.0 * row as f64;
