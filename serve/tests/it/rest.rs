@@ -323,7 +323,7 @@ async fn what_cannot_be_inferred_is_named() {
     };
     let tensor = |name: &str, datatype: &str, shape: Value, data: Value| json!({ "inputs": [{ "name": name, "datatype": datatype, "shape": shape, "data": data }] });
     let cases = [
-        (json!([]), 400, "the request: "),
+        (json!([]), 400, "the request: invalid type: sequence, expected an object"),
         (json!({}), 400, "missing field `inputs`"),
         (json!({ "inputs": [] }), 400, "expected one, `image` or `images`, got 0"),
         (with("id", json!("x".repeat(129))), 400, "at most 128 bytes, got 129"),
