@@ -19,6 +19,7 @@ mod rollout;
 mod stream;
 mod support;
 mod swap;
+mod takeover;
 mod tensor_engine;
 mod tensor_onnx;
 mod tensor_support;
