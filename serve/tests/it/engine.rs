@@ -156,9 +156,9 @@ impl Drop for Hold {
     }
 }
 
-/// What the model's file asks for, a word and a number a line: `load_fails`, `load_panics`, `load_waits` (for
-/// the test), `warm_up_fails`, `takes 5` (milliseconds an execution), `fails 3` (every third execution),
-/// `moves_boxes`, `waits` (executions do, for the test).
+/// What the model's file asks for, a word and a number a line: `load_fails`, `load_panics`, `load_waits` (for the test),
+/// `warm_up_fails`, `takes 5` (milliseconds an execution), `fails 3` (every third execution), `fails_at 2` (pictures with
+/// so much red), `moves_boxes`, `waits` (executions do, for the test).
 #[derive(Clone, Debug, Default)]
 struct Behaviour(String);
 
@@ -273,7 +273,7 @@ impl Engine for ControlledEngine {
             let rgb = [image.pixels()[0], image.pixels()[1], image.pixels()[2]];
             self.control.classes.lock().unwrap().push(rgb[0]);
             assert!(rgb != PANIC, "a picture that makes the engine panic");
-            if rgb == FAIL {
+            if rgb == FAIL || self.behaviour.asks("fails_at") == Some(rgb[0].into()) {
                 return Err(EngineError::Backend("a picture that makes the engine fail".into()));
             }
             let shift = if self.behaviour.asks("moves_boxes").is_some() { image.width() as f32 } else { 0.0 };

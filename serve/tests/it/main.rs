@@ -7,6 +7,7 @@ mod command_line;
 mod drain;
 mod engine;
 mod failures;
+mod handover;
 mod kserve;
 #[cfg(feature = "libtorch")]
 mod libtorch;

@@ -196,7 +196,7 @@ async fn each_output_has_the_form_that_is_asked_for() {
 }
 
 /// `y = sigmoid(x W)`, and with `second` another input that is copied.
-fn tensor_model(name: &'static str, second: bool) -> Network {
+pub fn tensor_model(name: &'static str, second: bool) -> Network {
     let port = |name, dims: &[usize]| Port { name, data_type: DataType::Fp32, dims: dims.to_vec() };
     let weight = vec![0.5, -0.5, 1.0, 0.25];
     let step = |operation, input, output| Step { operation, inputs: vec![input], output };

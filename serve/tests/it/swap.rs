@@ -274,6 +274,10 @@ async fn what_changes_while_it_is_loaded_is_refused() {
     let hold = daemon.control.hold_loads();
     let loading = begin_load(&daemon).await;
     traffic.more(20).await;
+    let ask = wire::DetectRequest { version: 2, ..request(good(1)) };
+    let early = daemon.client().await.detect(ask).await.unwrap_err();
+    assert_eq!(early.code(), Code::Unavailable);
+    assert!(early.message().contains("version 2 is not ready: it is being loaded"), "{}", early.message());
     let folder = daemon.repository.path().join("parts/2");
     write_version(&folder, "parts", "takes 1");
     drop(hold);

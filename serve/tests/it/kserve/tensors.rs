@@ -1,20 +1,24 @@
 //! Plain tensor models over KServe v2.
 
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use detectd::app::App;
 use detectd::config::{Config, Control as RepositoryControl};
 use detectd::engines::Engines;
+use detectd_conformance::onnx;
 use detectd_engine::{Batch, Engine, EngineError, Model, ModelSpec, Tensor, TensorData};
 use detectd_proto::inference as wire;
+use detectd_proto::inference::model_infer_request::InferInputTensor;
 use tokio::task::JoinHandle;
 use tonic::Code;
 use tonic::transport::Endpoint;
 
-use super::{Client, input};
-use crate::support::eventually;
+use super::{Client, client, floats, input, number, parameters, text};
+use crate::rest::tensor_model;
+use crate::support::{Daemon, Setup, eventually};
 use crate::tensor_engine::Control;
 
 /// A daemon with the tensor model `adder`, whose versions from 2 on fail where their file says `fails`.
@@ -161,4 +165,38 @@ async fn a_tensor_model_takes_and_gives_its_own_tensors() {
     let refused = client.model_infer(wrong).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert!(refused.message().contains("no input `image`"), "{}", refused.message());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn raw_contents_skip_the_inputs_that_lie_in_shared_memory() {
+    let repository = tempfile::tempdir().unwrap();
+    let folder = repository.path().join("two/1");
+    fs::create_dir_all(&folder).unwrap();
+    onnx::write(&tensor_model("two", true), None, &folder.join("model.onnx")).unwrap();
+    fs::write(folder.join("../model.toml"), "task = \"tensor\"\n[instances]\ncount = 1\n").unwrap();
+    let configure = |config: &mut Config| config.server.shared_memory = true;
+    let setup = Setup { models: Vec::new(), configure, ..Setup::default() };
+    let daemon = Daemon::start_in(repository, setup).await;
+    let mut client = client(&daemon).await;
+    let memory = tempfile::Builder::new().prefix("detectd-it-two-").tempfile_in("/dev/shm").unwrap();
+    memory.as_file().write_all_at(&[0f32, 0.0].map(f32::to_le_bytes).concat(), 0).unwrap();
+    let key = memory.path().file_name().unwrap().to_string_lossy().into_owned();
+    let register = wire::SystemSharedMemoryRegisterRequest { name: "x".into(), key, offset: 0, byte_size: 8 };
+    client.system_shared_memory_register(register).await.unwrap();
+
+    let place = [("shared_memory_region", text("x")), ("shared_memory_byte_size", number(8))];
+    let x = InferInputTensor { parameters: parameters(&place), ..input("x", "FP32", &[1, 2]) };
+    let n = input("n", "FP32", &[1, 2, 1]);
+    let raw = [7f32, 9.0].map(f32::to_le_bytes).concat();
+    for inputs in [vec![x.clone(), n.clone()], vec![n, x]] {
+        let raw_input_contents = vec![raw.clone().into()];
+        let request = wire::ModelInferRequest { inputs, raw_input_contents, ..Default::default() };
+        let answer = client.model_infer(request.clone()).await.unwrap().into_inner();
+        assert_eq!((floats(&answer, "y"), floats(&answer, "copy")), (vec![0.5, 0.5], vec![7.0, 9.0]));
+        let both = vec![raw.clone().into(); 2];
+        let refused =
+            client.model_infer(wire::ModelInferRequest { raw_input_contents: both, ..request }).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().contains("expected 1, one for each input that is not in shared memory"), "{refused}");
+    }
 }
