@@ -134,8 +134,9 @@ impl App {
         let connections = Connections::default();
         let (calls, http_closing) = (self.rest.calls(), CancellationToken::new());
         let rpc = tokio::spawn(rpc::serve(self.grpc, self.service, self.config.server.clone(), connections.clone()));
-        let router = http_router(self.rest, &self.metrics, &self.repository, &self.lifecycle);
-        let http = tokio::spawn(http::serve(self.http, router, http_closing.clone()));
+        let rest = self.config.server.rest.then_some(self.rest);
+        let router = http_router(rest, &self.metrics, &self.repository, &self.lifecycle);
+        let http = tokio::spawn(http::serve(self.http, router, self.config.server.clone(), http_closing.clone()));
         let health =
             tokio::spawn(rpc::watch_health(self.health, Arc::clone(&self.repository), Arc::clone(&self.lifecycle)));
 
@@ -213,7 +214,7 @@ async fn drain(repository: Arc<Repository>) {
 }
 
 fn http_router(
-    rest: Rest,
+    rest: Option<Rest>,
     metrics: &Metrics,
     repository: &Arc<Repository>,
     lifecycle: &Arc<Lifecycle>,
@@ -226,7 +227,7 @@ fn http_router(
         let repository = Arc::clone(repository);
         Arc::new(move || status_page::status(&repository.index()))
     };
-    http::router(HttpState { registry: metrics.registry().clone(), ready, status }, rest.router())
+    http::router(HttpState { registry: metrics.registry().clone(), ready, status }, rest.map(Rest::router))
 }
 
 /// Waits for the answers that the HTTP port still gives. A request that its client never ends has none to wait for.

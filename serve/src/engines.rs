@@ -1,7 +1,9 @@
 //! The engines of this build: the only place that knows which features are on.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use detectd_engine::{EngineError, LoadOptions, Model};
 
@@ -18,13 +20,14 @@ const OPTIONAL: [(&str, &str); 2] = [
 #[derive(Clone)]
 pub struct Engines {
     loaders: BTreeMap<String, Loader>,
+    time_limit: Option<Duration>,
 }
 
 impl Engines {
     /// What this build has.
     #[must_use]
     pub fn built_in() -> Self {
-        let engines = Self { loaders: BTreeMap::new() }.with("onnx", detectd_onnx::load);
+        let engines = Self { loaders: BTreeMap::new(), time_limit: None }.with("onnx", detectd_onnx::load);
         #[cfg(feature = "onnxruntime")]
         let engines = engines.with("onnxruntime", detectd_onnx::onnxruntime::load);
         #[cfg(feature = "libtorch")]
@@ -43,6 +46,12 @@ impl Engines {
         self
     }
 
+    /// The same, where loading takes longer than `limit` is an error.
+    #[must_use]
+    pub fn within(self, limit: Option<Duration>) -> Self {
+        Self { time_limit: limit, ..self }
+    }
+
     /// The engines' names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.loaders.keys().map(String::as_str)
@@ -51,7 +60,7 @@ impl Engines {
     /// Loads a model on the engine called `name`.
     ///
     /// # Errors
-    /// There is no such engine in this build, or it refuses the model.
+    /// There is no such engine in this build; it refuses the model, panics, or takes too long.
     pub fn load(&self, name: &str, options: &LoadOptions) -> Result<Arc<dyn Model>, EngineError> {
         let loader = self.loaders.get(name).ok_or_else(|| {
             let known: Vec<_> = self.names().collect();
@@ -64,17 +73,45 @@ impl Engines {
                 known.join(", ")
             ))
         })?;
-        loader(options)
+        match self.time_limit {
+            Some(limit) => load_within(limit, loader, options),
+            None => loader(options),
+        }
     }
+}
+
+/// Loads on a thread of its own, which nothing can stop: after `limit` it is left, and what it loads in the end is freed.
+fn load_within(limit: Duration, loader: &Loader, options: &LoadOptions) -> Result<Arc<dyn Model>, EngineError> {
+    let (loader, options) = (Arc::clone(loader), options.clone());
+    let (done, loaded) = mpsc::sync_channel(1);
+    let work = move || {
+        // Nobody takes it any more when it is too late.
+        let _ = done.send(loader(&options));
+    };
+    thread::Builder::new()
+        .name("load-file".into())
+        .spawn(work)
+        .map_err(|error| EngineError::Load(format!("no thread to load it on: {error}")))?;
+    loaded.recv_timeout(limit).unwrap_or_else(|error| {
+        Err(EngineError::Load(match error {
+            mpsc::RecvTimeoutError::Timeout => {
+                format!("it took longer than repository.load_timeout_ms, {}", limit.as_millis())
+            }
+            mpsc::RecvTimeoutError::Disconnected => "the engine panicked".into(),
+        }))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_engine_that_is_not_built_in_says_how_to_get_it() {
-        let options = LoadOptions {
+    fn none() -> Engines {
+        Engines { loaders: BTreeMap::new(), time_limit: None }
+    }
+
+    fn options() -> LoadOptions {
+        LoadOptions {
             path: "model".into(),
             device: detectd_engine::Device::Cpu,
             precision: None,
@@ -83,10 +120,35 @@ mod tests {
             detector: None,
             inputs: Vec::new(),
             outputs: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_load_ends_in_time_or_is_left() {
+        let (never, waits) = mpsc::sync_channel::<()>(1);
+        let waits = std::sync::Mutex::new(waits);
+        let engines = none()
+            .with("slow", move |_| {
+                let _ = waits.lock().unwrap().recv();
+                Err(EngineError::Load("too late to be read".into()))
+            })
+            .with("panics", |_| panic!("as the test wants"))
+            .with("refuses", |_| Err(EngineError::Load("no such thing".into())));
+        let refusal = |name: &str, limit| {
+            let limited = engines.clone().within(Some(Duration::from_millis(limit)));
+            limited.load(name, &options()).err().expect("refused").to_string()
         };
+        assert!(refusal("slow", 20).contains("longer than repository.load_timeout_ms, 20"), "{}", refusal("slow", 20));
+        assert!(refusal("panics", 3_600_000).contains("panicked"));
+        assert!(refusal("refuses", 3_600_000).contains("no such thing"));
+        drop(never);
+    }
+
+    #[test]
+    fn an_engine_that_is_not_built_in_says_how_to_get_it() {
         let refused = |name: &str| {
-            let engines = Engines { loaders: BTreeMap::new() }.with("onnx", detectd_onnx::load);
-            engines.load(name, &options).err().expect("no such engine").to_string()
+            let engines = none().with("onnx", detectd_onnx::load);
+            engines.load(name, &options()).err().expect("no such engine").to_string()
         };
         for (name, advice) in [("libtorch", "make libtorch"), ("onnxruntime", "make onnxruntime")] {
             let message = refused(name);

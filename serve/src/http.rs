@@ -30,8 +30,9 @@ pub struct HttpState {
 }
 
 /// `/metrics` in Prometheus' text format; `/livez`, which answers as long as the process does; `/readyz`, 503 with the
-/// reasons unless work is wanted; `/`, a page for people; under `/v2` what `rest` answers.
-pub fn router(state: HttpState, rest: Router) -> Router {
+/// reasons unless work is wanted; `/`, a page for people; under `/v2` what `rest` answers, or that it is off.
+pub fn router(state: HttpState, rest: Option<Router>) -> Router {
+    let rest = rest.unwrap_or_else(|| Router::new().fallback(rest_is_off));
     let root = rest.clone();
     Router::new()
         .route("/", get(page))
@@ -43,6 +44,11 @@ pub fn router(state: HttpState, rest: Router) -> Router {
         // Nesting alone leaves this one path out.
         .route("/v2/", any(|request| at_root(root, request)))
         .nest("/v2", rest)
+}
+
+async fn rest_is_off() -> Response {
+    let error = "the KServe protocol over HTTP is off: `server.rest = true` turns it on";
+    (StatusCode::NOT_FOUND, Json(json!({ "error": error }))).into_response()
 }
 
 /// Answers as `router` does at its root.
@@ -144,7 +150,7 @@ mod tests {
     async fn ask(state: HttpState, path: &str) -> (String, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let server = tokio::spawn(async move { axum::serve(listener, router(state, Router::new())).await });
+        let server = tokio::spawn(async move { axum::serve(listener, router(state, None)).await });
         let mut stream = TcpStream::connect(address).await.expect("connected");
         let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("sent");
@@ -213,5 +219,9 @@ mod tests {
     async fn another_path_names_those_that_are_there() {
         let (head, body) = ask(state(true, &json!([])), "/nothing").await;
         assert!(head.starts_with("HTTP/1.1 404") && body.contains("/metrics"), "{head} {body}");
+        for path in ["/v2", "/v2/", "/v2/health/live", "/v2/models/parts/infer"] {
+            let (head, body) = ask(state(true, &json!([])), path).await;
+            assert!(head.starts_with("HTTP/1.1 404") && body.contains("server.rest"), "{path}: {head} {body}");
+        }
     }
 }

@@ -9,7 +9,7 @@ mod batches;
 mod checks;
 mod evaluate;
 mod network;
-mod networks;
+pub mod networks;
 pub mod onnx;
 
 use std::any::Any;

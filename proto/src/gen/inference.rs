@@ -674,8 +674,10 @@ pub struct InferBatchStatistics {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MemoryUsage {
+    /// "CPU" or "GPU".
     #[prost(string, tag = "1")]
     pub r#type: ::prost::alloc::string::String,
+    /// The device's number.
     #[prost(int64, tag = "2")]
     pub id: i64,
     #[prost(uint64, tag = "3")]
@@ -701,7 +703,8 @@ pub struct ModelStatistics {
     /// Batch sizes that occurred, ascending.
     #[prost(message, repeated, tag = "7")]
     pub batch_stats: ::prost::alloc::vec::Vec<InferBatchStatistics>,
-    /// Not measured.
+    /// The weights, by the size of the files that they were loaded from. What engines and instances take beside that is not
+    /// measured.
     #[prost(message, repeated, tag = "8")]
     pub memory_usage: ::prost::alloc::vec::Vec<MemoryUsage>,
 }
@@ -751,10 +754,10 @@ pub mod repository_index_response {
     pub struct ModelIndex {
         #[prost(string, tag = "1")]
         pub name: ::prost::alloc::string::String,
-        /// Empty for a model none of whose versions could be told.
+        /// Empty for a model none of whose versions could be told, and for one that lies in the repository and is not loaded.
         #[prost(string, tag = "2")]
         pub version: ::prost::alloc::string::String,
-        /// LOADING, READY, UNLOADING or UNAVAILABLE.
+        /// LOADING, READY or UNAVAILABLE.
         #[prost(string, tag = "3")]
         pub state: ::prost::alloc::string::String,
         /// Why it does not serve.

@@ -58,7 +58,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     } else {
         let file = file.map_or("no configuration file".to_owned(), |file| file.display().to_string());
         let (grpc, http) = (config.server.grpc_address, config.server.http_address);
-        report::say(format_args!("settings: valid ({file})\ngRPC on {grpc}, HTTP on {http}"))?;
+        let rest = if config.server.rest { "" } else { ", without the KServe protocol" };
+        report::say(format_args!("settings: valid ({file})\ngRPC on {grpc}, HTTP on {http}{rest}"))?;
         report::say(format_args!("models of {}:\n\n{}\n", config.repository.path.display(), table(&status)))?;
         problems.iter().try_for_each(|problem| report::say(format_args!("problem: {problem}")))?;
         report::say(summary(problems.len()))?;

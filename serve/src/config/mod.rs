@@ -54,6 +54,8 @@ pub struct ServerConfig {
     pub max_bytes_in_flight: usize,
     /// Requests in work in the whole server; more are answered RESOURCE_EXHAUSTED.
     pub max_concurrent_requests: NonZeroUsize,
+    /// Connections on each of the two ports; further ones are refused.
+    pub max_connections: NonZeroUsize,
     /// HTTP/2 streams of one connection.
     pub max_concurrent_streams: NonZeroU32,
     /// Unanswered requests of one stream; the server reads no further one.
@@ -68,6 +70,8 @@ pub struct ServerConfig {
     pub compression: Vec<Compression>,
     /// For requests that bring no deadline; `None`: none.
     pub default_deadline: Option<Duration>,
+    /// Answer the KServe protocol over HTTP.
+    pub rest: bool,
     /// Clients may register shared memory of this host.
     pub shared_memory: bool,
 }
@@ -97,6 +101,8 @@ pub struct RepositoryConfig {
     pub poll_interval: Option<Duration>,
     /// A model is read again when nothing in its folder has changed for this long.
     pub settle: Duration,
+    /// A version whose file takes longer to load is refused; `None`: it may take for ever.
+    pub load_timeout: Option<Duration>,
     /// Where it is written down which versions were rolled back; `None`: in the folder of models.
     pub decisions: Option<PathBuf>,
 }

@@ -36,6 +36,8 @@ pub(super) struct RawServer {
     pub(super) max_bytes_in_flight: u64,
     /// Requests in work in the whole server; more are answered RESOURCE_EXHAUSTED.
     pub(super) max_concurrent_requests: u64,
+    /// Connections on each of the two ports. Further ones are answered 503 over HTTP, and closed over gRPC.
+    pub(super) max_connections: u64,
     /// HTTP/2 streams of one connection.
     pub(super) max_concurrent_streams: u64,
     /// Unanswered requests of one stream; the server reads no further one.
@@ -52,6 +54,8 @@ pub(super) struct RawServer {
     /// The deadline of requests that bring none; 0: none. A request that is no stream and of which nothing comes for 30
     /// seconds is answered DEADLINE_EXCEEDED in any case.
     pub(super) default_deadline_ms: u64,
+    /// Answer the KServe protocol over HTTP, under `/v2`. If false, the HTTP port has metrics, probes and the status page.
+    pub(super) rest: bool,
     /// Clients of the KServe protocol on this host may pass tensors in POSIX shared memory. Turn it on only where every
     /// client may read and write all of this server's user's shared memory.
     pub(super) shared_memory: bool,
@@ -74,6 +78,9 @@ pub(super) struct RawRepository {
     pub(super) poll_interval_ms: u64,
     /// With control "watch": a model is read again when nothing in its folder has changed for this long.
     pub(super) settle_ms: u64,
+    /// How long the engine may take to load a version's file, before the first run; then the version is refused, and what
+    /// serves goes on. 0: as long as it likes.
+    pub(super) load_timeout_ms: u64,
     /// The file that remembers over restarts which versions were rolled back; empty: `.detectd-decisions.json` in the
     /// folder of models.
     pub(super) decisions: String,
@@ -120,6 +127,7 @@ impl Default for RawServer {
             max_message_bytes: 64 << 20,
             max_bytes_in_flight: 1 << 30,
             max_concurrent_requests: 1024,
+            max_connections: 4096,
             max_concurrent_streams: 256,
             max_stream_requests: 64,
             keepalive_interval_ms: 30_000,
@@ -127,6 +135,7 @@ impl Default for RawServer {
             max_connection_age_ms: 0,
             compression: vec!["gzip".into(), "zstd".into()],
             default_deadline_ms: 0,
+            rest: true,
             shared_memory: false,
         }
     }
@@ -141,6 +150,7 @@ impl Default for RawRepository {
             control: "none".into(),
             poll_interval_ms: 5000,
             settle_ms: 500,
+            load_timeout_ms: 30 * 60 * 1000,
             decisions: String::new(),
         }
     }

@@ -35,6 +35,7 @@ pub(super) fn settings(raw: &RawConfig, place: &dyn Fn(&str) -> String) -> Resul
             ),
             poll_interval: check.optional_duration("repository.poll_interval_ms", raw.repository.poll_interval_ms),
             settle: check.duration("repository.settle_ms", raw.repository.settle_ms, 0),
+            load_timeout: check.optional_duration("repository.load_timeout_ms", raw.repository.load_timeout_ms),
             decisions: Some(&raw.repository.decisions).filter(|path| !path.is_empty()).map(PathBuf::from),
         },
         limits: LimitsConfig {
@@ -89,6 +90,7 @@ fn server(raw: &RawConfig, check: &mut Check<'_>) -> ServerConfig {
             1 << 40,
         ) as usize,
         max_concurrent_requests: check.count("server.max_concurrent_requests", raw.max_concurrent_requests, 1 << 20),
+        max_connections: check.count("server.max_connections", raw.max_connections, 1 << 20),
         max_concurrent_streams: {
             let streams = check.range("server.max_concurrent_streams", raw.max_concurrent_streams, 1, 1 << 20);
             NonZeroU32::new(streams as u32).unwrap_or(NonZeroU32::MIN)
@@ -98,6 +100,7 @@ fn server(raw: &RawConfig, check: &mut Check<'_>) -> ServerConfig {
         keepalive_timeout: check.duration("server.keepalive_timeout_ms", raw.keepalive_timeout_ms, 1),
         max_connection_age: check.optional_duration("server.max_connection_age_ms", raw.max_connection_age_ms),
         default_deadline: check.optional_duration("server.default_deadline_ms", raw.default_deadline_ms),
+        rest: raw.rest,
         shared_memory: raw.shared_memory,
     }
 }

@@ -17,8 +17,8 @@ use super::shared_memory::{SharedMemory, Span};
 use super::tensor_model;
 use super::tensors::{self, Contents, Datatype, InputTensor};
 use crate::error::Error;
-use crate::pipeline::{DetectJob, Pipeline, TensorJob};
-use crate::repository::Pick;
+use crate::pipeline::{Answer, DetectJob, Pipeline, TensorJob};
+use crate::repository::{ModelVersion, Pick};
 use crate::rpc::RpcLimits;
 use crate::rpc::convert::MAX_REQUEST_ID;
 
@@ -87,27 +87,26 @@ impl Inference {
         let parameters = parameters::read(&request.parameters)?;
         // One version answers all images, whatever is swapped meanwhile.
         let pick = self.pipeline.repository().pick(&request.model_name, number, &parameters.rollout_key)?;
-        let version = Arc::clone(&pick.version);
         let own = parameters.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let deadline = [own, deadline].into_iter().flatten().min();
-        let spec = version.spec();
+        let picked = Arc::clone(&pick.version);
+        let spec = picked.spec();
         let known: Vec<&str> = match spec.detector {
             Some(_) => detection::OUTPUTS.to_vec(),
             None => spec.outputs.iter().map(|output| output.name.as_str()).collect(),
         };
         let wanted = self.wanted(request.outputs, &known)?;
         let inputs = self.inputs(request.inputs, request.raw_input_contents).await?;
-        let outputs = match &spec.detector {
+        let (version, outputs) = match &spec.detector {
             Some(detector) => self.detect(pick, detector, inputs, parameters, deadline).await?,
             None => {
-                let job = TensorJob {
-                    model: version.name().to_owned(),
-                    version: version.version(),
-                    inputs: tensor_model::inputs(inputs, spec)?,
-                    priority: parameters.priority,
-                    deadline,
-                };
-                tensor_model::outputs(&self.pipeline.infer(job).await?.outputs, spec)
+                let inputs = tensor_model::inputs(inputs, spec)?;
+                let (model, priority) = (String::new(), parameters.priority);
+                self.pipeline.admit()?;
+                let answer =
+                    self.pipeline.infer_on(pick, TensorJob { model, version: 0, inputs, priority, deadline }).await?;
+                let outputs = tensor_model::outputs(&answer.outputs, answer.version.spec());
+                (answer.version, outputs)
             }
         };
         let (outputs, raw_output_contents) = deliver(outputs, wanted).await?;
@@ -121,7 +120,7 @@ impl Inference {
         })
     }
 
-    /// Runs each image on its own, so that they are gathered with those of other requests.
+    /// The version that has answered, and its detections.
     async fn detect(
         &self,
         pick: Pick,
@@ -129,32 +128,42 @@ impl Inference {
         inputs: Vec<InputTensor>,
         parameters: Parameters,
         deadline: Option<Instant>,
-    ) -> Result<Vec<OutputTensor>, Error> {
+    ) -> Result<(Arc<ModelVersion>, Vec<OutputTensor>), Error> {
         let images = detection::images(inputs, detector, self.limits.max_images)?;
-        let count = images.len();
         let options = Arc::new(parameters.options);
+        let jobs = images.into_iter().map(|image| DetectJob {
+            // The version is picked already.
+            model: String::new(),
+            version: 0,
+            rollout_key: String::new(),
+            image,
+            options: Arc::clone(&options),
+            priority: parameters.priority,
+            deadline,
+        });
+        let jobs: Vec<_> = jobs.collect();
         self.pipeline.admit()?;
-        let answers = stream::iter(images.into_iter().enumerate().map(|(index, image)| {
-            let job = DetectJob {
-                // The version is picked already.
-                model: String::new(),
-                version: 0,
-                rollout_key: String::new(),
-                image,
-                options: Arc::clone(&options),
-                priority: parameters.priority,
-                deadline,
-            };
-            let pick = pick.clone();
-            async move {
-                let answer = self.pipeline.detect_on(pick, job).await;
-                answer.map_err(|error| if count > 1 { error.context(format_args!("image {index}")) } else { error })
-            }
+        let mut answers = self.run(&pick, jobs.clone()).await?;
+        // What the version on trial has failed, the one before has answered; then that one answers everything.
+        let of_another = answers.iter().find(|answer| !Arc::ptr_eq(&answer.version, &pick.version));
+        let version = Arc::clone(of_another.map_or(&pick.version, |answer| &answer.version));
+        if answers.iter().any(|answer| !Arc::ptr_eq(&answer.version, &version)) {
+            let pick = Pick { version: Arc::clone(&version), trial: None };
+            answers = self.run(&pick, jobs).await?;
+        }
+        let places = options.max_detections.map_or(version.defaults().max_detections, |max| max as usize);
+        let outputs = detection::tensors(&answers, places.min(self.max_detections()));
+        Ok((version, outputs))
+    }
+
+    /// Runs each image on its own, so that they are gathered with those of other requests.
+    async fn run(&self, pick: &Pick, jobs: Vec<DetectJob>) -> Result<Vec<Answer>, Error> {
+        let count = jobs.len();
+        let answers = stream::iter(jobs.into_iter().enumerate().map(|(index, job)| async move {
+            let answer = self.pipeline.detect_on(pick.clone(), job).await;
+            answer.map_err(|error| if count > 1 { error.context(format_args!("image {index}")) } else { error })
         }));
-        let answers: Vec<_> = answers.buffered(pick.version.at_once()).try_collect().await?;
-        let places = options.max_detections.map_or(pick.version.defaults().max_detections, |max| max as usize);
-        let places = places.min(self.max_detections());
-        Ok(detection::tensors(&answers, places))
+        answers.buffered(pick.version.at_once()).try_collect().await
     }
 
     fn wanted(&self, requested: Vec<InferRequestedOutputTensor>, known: &[&str]) -> Result<Vec<Wanted>, Error> {

@@ -13,7 +13,7 @@ use detectd_proto::inference::model_version_policy::{All, Latest, PolicyChoice, 
 use super::detection::{IMAGE, IMAGES, OUTPUTS};
 use super::tensor_model::datatype;
 use super::tensors::Datatype;
-use crate::repository::manifest::VersionPolicy;
+use crate::repository::manifest::{Manifest, VersionPolicy};
 use crate::repository::{Index, ModelVersion};
 
 /// Any size.
@@ -58,8 +58,8 @@ pub fn model(version: &ModelVersion, index: &Index, most: usize) -> wire::ModelM
     }
 }
 
-/// How a version is served.
-pub fn config(version: &ModelVersion, versions: Option<&VersionPolicy>, most: usize) -> wire::ModelConfig {
+/// How a version of a model with this manifest is served.
+pub fn config(version: &ModelVersion, manifest: Option<&Manifest>, most: usize) -> wire::ModelConfig {
     let (policy, queue) = (version.queue().policy(), version.queue().settings());
     let (kind, gpus) = match version.spec().device {
         Device::Cpu => (Kind::Cpu, Vec::new()),
@@ -94,7 +94,7 @@ pub fn config(version: &ModelVersion, versions: Option<&VersionPolicy>, most: us
     wire::ModelConfig {
         name: version.name().to_owned(),
         platform: platform(version),
-        version_policy: versions.map(version_policy),
+        version_policy: manifest.map(|manifest| version_policy(&manifest.versions)),
         max_batch_size: if version.spec().batch == BatchSize::Absent { 0 } else { count(version.max_batch()) },
         input: inputs(version).iter().map(input).collect(),
         output: outputs(version, most).iter().map(output).collect(),
@@ -104,7 +104,7 @@ pub fn config(version: &ModelVersion, versions: Option<&VersionPolicy>, most: us
             gpus,
             kind: kind.into(),
         }],
-        default_model_filename: String::new(),
+        default_model_filename: manifest.map_or(String::new(), |manifest| manifest.file().to_owned()),
         parameters: facts(version)
             .into_iter()
             .map(|(name, value)| (name, wire::ModelParameter { string_value: value }))

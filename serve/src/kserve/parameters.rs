@@ -204,10 +204,11 @@ mod tests {
             ("nms_kernel", text("linear")),
             ("nms_iou_threshold", ParameterChoice::DoubleParam(0.25)),
             ("timeout", ParameterChoice::Int64Param(1500)),
+            ("rollout_key", text("camera 7")),
         ])
         .unwrap();
         assert_eq!((read.options.class_ids, read.options.class_labels.len()), (vec![3, 1], 2));
-        assert_eq!(read.timeout, Some(Duration::from_micros(1500)));
+        assert_eq!((read.timeout, read.rollout_key.as_str()), (Some(Duration::from_micros(1500)), "camera 7"));
         let expected =
             RequestedNms::Soft { kernel: Some(SoftKernelName::Linear), sigma: None, iou_threshold: Some(0.25) };
         assert_eq!(read.options.nms, Some(expected));

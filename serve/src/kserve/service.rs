@@ -107,8 +107,8 @@ impl Kserve {
     /// ModelConfig.
     pub fn model_config(&self, request: &wire::ModelConfigRequest) -> Result<wire::ModelConfigResponse, Error> {
         let version = self.version(&request.name, &request.version)?;
-        let (versions, most) = (self.repository().version_policy(version.name()), self.inference.max_detections());
-        Ok(wire::ModelConfigResponse { config: Some(metadata::config(&version, versions.as_ref(), most)) })
+        let (manifest, most) = (self.repository().manifest(version.name()), self.inference.max_detections());
+        Ok(wire::ModelConfigResponse { config: Some(metadata::config(&version, manifest.as_ref(), most)) })
     }
 
     /// ModelStatistics.
@@ -122,11 +122,11 @@ impl Kserve {
     }
 
     /// RepositoryIndex.
-    pub fn repository_index(
+    pub async fn repository_index(
         &self,
         request: &wire::RepositoryIndexRequest,
     ) -> Result<wire::RepositoryIndexResponse, Error> {
-        repository::list(&self.repository().index(), request)
+        repository::list(self.repository(), request).await
     }
 
     /// RepositoryModelLoad.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use detectd_engine::Device;
 use detectd_proto::inference as wire;
 
 use crate::error::Error;
@@ -14,7 +15,7 @@ use crate::repository::{ModelVersion, Repository, State};
 /// An unknown model or version, or one that does not serve.
 pub fn of(repository: &Repository, model: &str, version: u64) -> Result<Vec<wire::ModelStatistics>, Error> {
     if version > 0 {
-        return Ok(vec![statistics(&*repository.get(model, version)?)]);
+        return Ok(vec![statistics(repository, &*repository.get(model, version)?)]);
     }
     if !model.is_empty() {
         // Says what is wrong with a model that has no version to list.
@@ -23,13 +24,13 @@ pub fn of(repository: &Repository, model: &str, version: u64) -> Result<Vec<wire
     let index = repository.index();
     let wanted = index.iter().filter(|(name, _)| model.is_empty() || *name == model);
     let ready = wanted.flat_map(|(_, versions)| versions.values()).filter_map(|entry| match &entry.state {
-        State::Ready(version) => Some(statistics(version)),
+        State::Ready(version) => Some(statistics(repository, version)),
         State::Loading | State::Failed(_) => None,
     });
     Ok(ready.collect())
 }
 
-fn statistics(version: &ModelVersion) -> wire::ModelStatistics {
+fn statistics(repository: &Repository, version: &ModelVersion) -> wire::ModelStatistics {
     let Statistics { success, failure, queue, decode, compute, postprocess, pictures, executions, batches, last } =
         version.metrics().statistics();
     let since_epoch = last.and_then(|last| last.duration_since(UNIX_EPOCH).ok());
@@ -56,8 +57,18 @@ fn statistics(version: &ModelVersion) -> wire::ModelStatistics {
             cache_miss: duration(Sum::default()),
         }),
         batch_stats: batches.into_iter().map(batch).collect(),
-        memory_usage: Vec::new(),
+        memory_usage: memory(repository, version).into_iter().collect(),
     }
+}
+
+/// The weights, by the size of their files: engines do not tell what they make of them.
+fn memory(repository: &Repository, version: &ModelVersion) -> Option<wire::MemoryUsage> {
+    let byte_size = repository.weight_bytes(version.name(), version.version())?;
+    let (r#type, id) = match version.spec().device {
+        Device::Cpu => ("CPU", 0),
+        Device::Cuda(index) => ("GPU", i64::from(index)),
+    };
+    Some(wire::MemoryUsage { r#type: r#type.to_owned(), id, byte_size })
 }
 
 fn duration(Sum { count, time }: Sum) -> Option<wire::StatisticDuration> {

@@ -23,6 +23,15 @@ impl Fingerprint {
     pub fn of(folder: &ModelFolder, version: u64) -> Self {
         Self { files: files(&folder.path.join(version.to_string())), manifest: folder.manifest.what_needs_loading() }
     }
+
+    /// The size of `file` and of those beside it that are called like it up to the first dot: a network and its weights
+    /// may be two files.
+    #[must_use]
+    pub fn bytes_of(&self, file: &str) -> u64 {
+        let stem = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
+        let wanted = stem(file);
+        self.files.iter().filter(|(name, ..)| stem(name) == wanted).map(|(_, size, _)| size).sum()
+    }
 }
 
 /// Every file below `folder`, links followed: a Kubernetes volume is all links.
@@ -60,5 +69,24 @@ impl FolderContent {
     #[must_use]
     pub fn of(folder: &Path) -> Self {
         Self(files(folder))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_beside_their_network_are_counted() {
+        let file = |name: &str, size| (name.to_owned(), size, None);
+        let files = vec![
+            file("golden/model.png", 1000),
+            file("labels.txt", 100),
+            file("model.safetensors", 20),
+            file("model.yaml", 3),
+        ];
+        let content = Fingerprint { files, manifest: String::new() };
+        assert_eq!(content.bytes_of("model.yaml"), 23);
+        assert_eq!(content.bytes_of("other.onnx"), 0);
     }
 }

@@ -219,10 +219,13 @@ impl Manifest {
             ("preprocess", self.preprocess.is_some()),
             ("head", self.head.is_some()),
         ];
-        match keys.into_iter().find(|(_, stated)| *stated) {
-            Some((key, _)) => Err(format!("{key} is for detectors, but the model has task = \"tensor\"")),
-            None => Ok(()),
+        if let Some((key, _)) = keys.into_iter().find(|(_, stated)| *stated) {
+            return Err(format!("{key} is for detectors, but the model has task = \"tensor\""));
         }
+        if self.rollout.strategy == Strategy::Shadow {
+            return Err("rollout.strategy = \"shadow\" compares boxes, but the model has task = \"tensor\"".into());
+        }
+        Ok(())
     }
 
     /// The name of the model's file in each version's folder.
@@ -405,6 +408,7 @@ mod tests {
             ("task = \"tensor\"\nfamily = \"yolov5\"", "family is for detectors"),
             ("task = \"tensor\"\nlabels = [\"a\"]", "labels is for detectors"),
             ("task = \"tensor\"\n[options]\nscore_threshold = 0.5", "options is for detectors"),
+            ("task = \"tensor\"\n[rollout]\nstrategy = \"shadow\"", "compares boxes"),
             ("[options]\nscore_threshold = 2.0", "options.score_threshold"),
             ("[options]\nscore_treshold = 0.2", "score_treshold"),
             ("[options]\nmax_detections = 100001", "options.max_detections"),

@@ -41,7 +41,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::sync::broadcast;
+use tokio::sync::{Semaphore, broadcast};
 
 use crate::config::{Control, RepositoryConfig};
 use crate::engines::Engines;
@@ -50,8 +50,11 @@ use crate::metrics::Metrics;
 use decisions::Decisions;
 use events::Events;
 use index::Published;
-use manifest::VersionPolicy;
+use manifest::Manifest;
 use slot::Slot;
+
+/// Loads by name that may run, or wait for another one of the same model, at once: each has a thread.
+const MAX_LOADS: usize = 64;
 
 /// All models of the daemon. Reading takes no lock.
 pub struct Repository {
@@ -64,6 +67,7 @@ pub struct Repository {
     slots: Mutex<BTreeMap<String, Arc<Slot>>>,
     events: Events,
     decisions: Decisions,
+    loads: Arc<Semaphore>,
 }
 
 /// Who answers a request, and whether that is a trial.
@@ -97,13 +101,14 @@ impl Repository {
         }
         let repository = Arc::new(Self {
             decisions: Decisions::read(&config.decisions_file())?,
+            engines: engines.clone().within(config.load_timeout),
             config,
-            engines: engines.clone(),
             metrics: metrics.clone(),
             published: ArcSwap::default(),
             publishing: Mutex::new(()),
             slots: Mutex::default(),
             events: Events::default(),
+            loads: Arc::new(Semaphore::new(MAX_LOADS)),
         });
         for name in wanted {
             // The reason is in the index.
@@ -115,11 +120,21 @@ impl Repository {
     /// Loads a model by name, as it lies in the repository or with `overrides`, and whether or not it was rolled back.
     ///
     /// # Errors
-    /// The repository's control mode does not allow it; a version fails: what served before still does.
+    /// The repository's control mode does not allow it; RESOURCE_EXHAUSTED: too many loads at once; a version fails: what
+    /// served before still does.
     pub async fn load(self: &Arc<Self>, model: &str, overrides: LoadOverrides) -> Result<(), Error> {
         self.check_explicit()?;
+        let place = Arc::clone(&self.loads).try_acquire_owned().map_err(|_| {
+            let message = format!("{MAX_LOADS} models are being loaded by name or wait for it, the most at once");
+            Error::exhausted(message, Duration::from_secs(1))
+        })?;
         let (repository, model) = (Arc::clone(self), model.to_owned());
-        let loading = tokio::task::spawn_blocking(move || repository.load_by_name(&model, &overrides));
+        let loading = tokio::task::spawn_blocking(move || {
+            let result = repository.load_by_name(&model, &overrides);
+            // Not before: the thread is held also when the caller has gone away.
+            drop(place);
+            result
+        });
         loading.await.unwrap_or_else(|error| Err(Error::internal(format!("loading ended early: {error}"))))
     }
 
@@ -192,12 +207,34 @@ impl Repository {
         Arc::clone(&self.published.load().index)
     }
 
-    /// Which versions of `model` its manifest chooses, as it was read last.
+    /// The manifest of `model`, as it was read last.
     #[must_use]
-    pub fn version_policy(&self, model: &str) -> Option<VersionPolicy> {
+    pub fn manifest(&self, model: &str) -> Option<Manifest> {
         let slot = self.slots.lock().get(model).cloned()?;
         let kept = slot.kept.lock();
-        kept.folder.as_ref().map(|folder| folder.manifest.versions.clone())
+        kept.folder.as_ref().map(|folder| folder.manifest.clone())
+    }
+
+    /// The size of the files that a version's weights were loaded from; `None` where it is not known.
+    #[must_use]
+    pub fn weight_bytes(&self, model: &str, version: u64) -> Option<u64> {
+        let slot = self.slots.lock().get(model).cloned()?;
+        let kept = slot.kept.lock();
+        let file = kept.folder.as_ref()?.manifest.file();
+        kept.contents.get(&version).map(|content| content.bytes_of(file)).filter(|&bytes| bytes > 0)
+    }
+
+    /// The models that lie in the repository and could be loaded by name, but are not known yet. Blocks.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn not_loaded(&self) -> Result<Vec<String>, String> {
+        if self.config.control != Control::Explicit {
+            return Ok(Vec::new());
+        }
+        let index = self.index();
+        let names = layout::model_names(&self.config.path)?;
+        Ok(names.into_iter().filter(|name| !index.contains_key(name)).collect())
     }
 
     /// Every model that has come into service answers. A model that never did keeps nobody from the others; but where

@@ -89,7 +89,11 @@ pub enum Verdict {
 impl Rollout {
     /// Begins a trial.
     #[must_use]
-    pub fn new(candidate: Arc<ModelVersion>, baseline: Arc<ModelVersion>, settings: RolloutSettings) -> Self {
+    pub fn new(candidate: Arc<ModelVersion>, baseline: Arc<ModelVersion>, mut settings: RolloutSettings) -> Self {
+        if candidate.spec().detector.is_none() {
+            // Tensors are no boxes that could be compared.
+            settings.compare_share = 0.0;
+        }
         Self {
             candidate,
             baseline,

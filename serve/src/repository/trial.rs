@@ -55,7 +55,8 @@ impl Repository {
     }
 
     /// Takes `model`'s new version back: the one on trial, or else the one that answers, if the one before is still
-    /// warm. The version taken back is not served again by itself.
+    /// warm. The version taken back is not served again by itself. Takes effect at once; then blocks while that is
+    /// written down.
     ///
     /// # Errors
     /// There is no such model, or nothing to go back to.

@@ -1,9 +1,12 @@
-//! Parts of a request's JSON that are bounded while they are read: a body of many megabytes must not become a hundred
-//! times as many.
+//! Parts of a request's JSON that are checked while they are read. What they become is bounded: a body of many megabytes
+//! must not become a hundred times as many. An object is an object: a list with the fields in their order is none.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
+use std::marker::PhantomData;
 
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -13,6 +16,10 @@ pub const MOST: usize = 1000;
 /// Parameters as a request has them.
 #[derive(Debug, Default)]
 pub struct Parameters(pub HashMap<String, Scalar>);
+
+/// What only an object can be read as.
+#[derive(Debug)]
+pub struct Object<T>(pub T);
 
 /// A list that is not long.
 #[derive(Debug)]
@@ -97,6 +104,26 @@ impl<'de> Visitor<'de> for ScalarVisitor {
     }
 }
 
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Object<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(object)).map(Object)
+    }
+}
+
 impl<'de> Deserialize<'de> for Parameters {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(ParametersVisitor)
@@ -118,7 +145,12 @@ impl<'de> Visitor<'de> for ParametersVisitor {
             if parameters.len() == MOST {
                 return Err(A::Error::custom(format_args!("expected at most {MOST} parameters, got more")));
             }
-            parameters.insert(name, value);
+            match parameters.entry(name) {
+                Entry::Vacant(place) => drop(place.insert(value)),
+                Entry::Occupied(there) => {
+                    return Err(A::Error::custom(format_args!("the parameter `{}` is there twice", there.key())));
+                }
+            }
         }
         Ok(Parameters(parameters))
     }
@@ -172,6 +204,26 @@ mod tests {
             assert_eq!((scalar.to_string().as_str(), scalar), (shown, expected));
         }
         assert!(serde_json::from_str::<Scalar>("[1").is_err());
+    }
+
+    #[test]
+    fn a_list_is_no_object_and_a_name_is_there_once() {
+        #[derive(Debug, Deserialize)]
+        struct Named {
+            name: String,
+        }
+        let read = |json: &str| serde_json::from_str::<Object<Named>>(json).map_err(|error| error.to_string());
+        assert_eq!(read(r#"{"name": "a"}"#).unwrap().0.name, "a");
+        for (json, expected) in [
+            (r#"["a"]"#, "invalid type: sequence, expected an object"),
+            ("7", "invalid type: integer `7`, expected an object"),
+            (r#"{"name": "a", "name": "b"}"#, "duplicate field `name`"),
+        ] {
+            let message = read(json).unwrap_err();
+            assert!(message.starts_with(expected), "{message}");
+        }
+        let twice = serde_json::from_str::<Parameters>(r#"{"a": 1, "b": 1, "a": 2}"#).unwrap_err().to_string();
+        assert!(twice.starts_with("the parameter `a` is there twice"), "{twice}");
     }
 
     #[test]

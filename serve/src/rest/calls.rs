@@ -131,7 +131,7 @@ struct IndexRequest {
 pub async fn repository_index(State(rest): State<Rest>, request: Request) -> Answer {
     let (IndexRequest { ready }, _held) = read(&rest, request, rest.control_limit(), json::read).await?;
     let request = wire::RepositoryIndexRequest { ready, ..Default::default() };
-    let index = rest.messages.json("RepositoryIndexResponse", &rest.kserve.repository_index(&request)?)?;
+    let index = rest.messages.json("RepositoryIndexResponse", &rest.kserve.repository_index(&request).await?)?;
     answer(&index["models"])
 }
 

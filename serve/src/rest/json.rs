@@ -10,7 +10,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::bounded::{Parameters, Scalar};
+use super::bounded::{Object, Parameters, Scalar};
 use crate::error::Error;
 
 /// The protocol's definitions.
@@ -46,13 +46,15 @@ impl Messages {
     }
 }
 
-/// Reads a body that may be empty, which stands for an empty object.
+/// Reads a body that is an object; an empty one stands for an empty object.
 ///
 /// # Errors
 /// It is no JSON, or not what is expected.
 pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
-    serde_json::from_slice(body).map_err(|error| Error::invalid(format!("the body: {error}")))
+    let object = serde_json::from_slice(body).map_err(|error| Error::invalid(format!("the body: {error}")))?;
+    let Object(read) = object;
+    Ok(read)
 }
 
 /// The parameters of a request, an input or an output.

@@ -8,7 +8,7 @@ use detectd_proto::inference::model_infer_request::{InferInputTensor, InferReque
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::bounded::{Few, Parameters, Scalar};
+use super::bounded::{Few, Object, Parameters, Scalar};
 use super::elements::{self, Wanted};
 use super::json::parameters;
 use crate::error::Error;
@@ -46,8 +46,8 @@ struct Json<'a> {
     id: Option<String>,
     parameters: Option<Parameters>,
     #[serde(borrow)]
-    inputs: Few<Input<'a>>,
-    outputs: Option<Few<Output>>,
+    inputs: Few<Object<Input<'a>>>,
+    outputs: Option<Few<Object<Output>>>,
 }
 
 #[derive(Deserialize)]
@@ -77,7 +77,7 @@ pub fn read(body: &Bytes, header: usize, limit: usize) -> Result<InferRequest, E
             "Inference-Header-Content-Length: expected at most the {length} bytes of the body, got {header}"
         )));
     }
-    let json: Json<'_> =
+    let Object(json): Object<Json<'_>> =
         serde_json::from_slice(&body[..header]).map_err(|error| Error::invalid(format!("the request: {error}")))?;
     let mut all = json.parameters.unwrap_or_default();
     let default = switch(all.0.remove(BINARY_OUTPUTS), BINARY_OUTPUTS)?.unwrap_or(false);
@@ -85,7 +85,7 @@ pub fn read(body: &Bytes, header: usize, limit: usize) -> Result<InferRequest, E
     let mut raw = Vec::with_capacity(json.inputs.0.len());
     let mut inputs = Vec::with_capacity(json.inputs.0.len());
     let mut copied = 0;
-    for input in json.inputs.0 {
+    for Object(input) in json.inputs.0 {
         let (name, is_text) = (input.name.clone(), input.data.is_some());
         let (input, contents) = read_input(input, &mut rest, limit.saturating_sub(copied))
             .map_err(|error| error.context(format_args!("input `{name}`")))?;
@@ -101,7 +101,7 @@ pub fn read(body: &Bytes, header: usize, limit: usize) -> Result<InferRequest, E
     }
     let mut binary = Binary { default, outputs: HashMap::new() };
     let mut outputs = Vec::new();
-    for Output { name, parameters: of } in json.outputs.into_iter().flat_map(|outputs| outputs.0) {
+    for Object(Output { name, parameters: of }) in json.outputs.into_iter().flat_map(|outputs| outputs.0) {
         let mut of = of.unwrap_or_default();
         let form = switch(of.0.remove(BINARY_OUTPUT), BINARY_OUTPUT);
         let read = form.and_then(|form| Ok((form, parameters(of)?)));
@@ -210,7 +210,14 @@ mod tests {
         let input = |more: &str| format!(r#"{{"inputs": [{{"name": "a", "datatype": "UINT8", "shape": [1]{more}}}]}}"#);
         let cases = [
             ("".to_owned(), "the request: EOF"),
-            ("[]".to_owned(), "the request: "),
+            ("[]".to_owned(), "the request: invalid type: sequence, expected an object"),
+            (r#"[null, null, [], null]"#.to_owned(), "the request: invalid type: sequence, expected an object"),
+            (
+                r#"{"inputs": [["a", "UINT8", [1], null, [1]]]}"#.to_owned(),
+                "invalid type: sequence, expected an object",
+            ),
+            (r#"{"inputs": [], "outputs": [["a", null]]}"#.to_owned(), "invalid type: sequence, expected an object"),
+            (r#"{"inputs": [], "id": "1", "id": "2"}"#.to_owned(), "duplicate field `id`"),
             ("{}".to_owned(), "missing field `inputs`"),
             (r#"{"inputs": 7}"#.to_owned(), "expected a sequence"),
             (r#"{"inputs": [{"name": "a", "shape": [1]}]}"#.to_owned(), "missing field `datatype`"),

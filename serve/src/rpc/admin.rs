@@ -92,8 +92,12 @@ impl AdminService for AdminRpc {
             let message = format!("reason: expected at most {MAX_REASON} bytes, got {}", reason.len());
             return Err(refused(&Error::invalid(message)));
         }
-        let reason = if reason.is_empty() { "by request" } else { &reason };
-        self.repository.roll_back(&model, reason).map_err(|error| refused(&error))?;
+        let reason = if reason.is_empty() { "by request".to_owned() } else { reason };
+        let repository = Arc::clone(&self.repository);
+        // It is written to the disk.
+        let rolling_back = tokio::task::spawn_blocking(move || repository.roll_back(&model, &reason)).await;
+        let result = rolling_back.map_err(|error| Error::internal(format!("the rollback ended early: {error}")));
+        result.flatten().map_err(|error| refused(&error))?;
         Ok(Response::new(wire::RollbackResponse {}))
     }
 

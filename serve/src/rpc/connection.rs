@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::io::{self, Cursor};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -67,18 +69,27 @@ impl Connections {
     }
 }
 
-/// Accepts connections until `connections` is closed.
+/// Accepts connections until `connections` is closed. One beyond the limit is closed, which its client takes for
+/// UNAVAILABLE.
 pub async fn serve(listener: TcpListener, service: Admission, config: ServerConfig, connections: Connections) {
+    let places = Arc::new(Semaphore::new(config.max_connections.get()));
     loop {
         let accepted = tokio::select! {
             () = connections.closing.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
+                let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                    debug!(%peer, "server.max_connections are open: another one is closed");
+                    continue;
+                };
                 let connection = connection(stream, service.clone(), config.clone(), connections.closing.clone());
                 let aborting = connections.aborting.clone();
-                connections.tasks.spawn(async move { aborting.run_until_cancelled(connection).await });
+                connections.tasks.spawn(async move {
+                    aborting.run_until_cancelled(connection).await;
+                    drop(place);
+                });
             }
             Err(error) => {
                 // Out of file descriptors, most likely: wait for some to be closed.

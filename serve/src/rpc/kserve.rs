@@ -111,7 +111,7 @@ impl GrpcInferenceService for KserveRpc {
         &self,
         request: Request<wire::RepositoryIndexRequest>,
     ) -> Answer<wire::RepositoryIndexResponse> {
-        respond(self.kserve.repository_index(request.get_ref()))
+        respond(self.kserve.repository_index(request.get_ref()).await)
     }
 
     async fn repository_model_load(

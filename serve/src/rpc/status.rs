@@ -99,6 +99,7 @@ pub fn to_message(error: &Error, request_id: &str) -> wire::Error {
 
 /// Notes that a request was answered.
 pub fn log_answer(request_id: &str) {
+    let request_id = stated(request_id);
     debug!(request_id, "a request was answered");
 }
 
@@ -116,7 +117,13 @@ fn told(error: &Error) -> Cow<'_, str> {
     format!("{}…", &message[..message.floor_char_boundary(MAX_MESSAGE_BYTES)]).into()
 }
 
+/// A caller need not name its request; then its log lines have no such field.
+fn stated(request_id: &str) -> Option<&str> {
+    Some(request_id).filter(|id| !id.is_empty())
+}
+
 fn log(error: &Error, request_id: &str) {
+    let request_id = stated(request_id);
     // The event's own text has the name `message`.
     let (code, reason) = (&error.code, told(error).into_owned());
     if *code == ErrorCode::Internal {
@@ -173,14 +180,16 @@ mod tests {
         tracing::subscriber::with_default(log.finish(), || {
             let _ = to_status(&Error::invalid("no picture"), "7");
             log_answer("8");
+            log_answer("");
         });
         let text = String::from_utf8(lines.0.lock().clone()).unwrap();
-        let [refused, answered] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
+        let [refused, answered, nameless] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
         assert_eq!(refused.matches("\"message\"").count(), 1, "{refused}");
         for part in [r#""request_id":"7""#, r#""reason":"no picture""#, r#""code":"InvalidArgument""#] {
             assert!(refused.contains(part), "{refused}");
         }
         assert!(answered.contains(r#""request_id":"8""#), "{answered}");
+        assert!(!nameless.contains("request_id"), "{nameless}");
     }
 
     #[derive(Clone, Default)]

@@ -106,3 +106,32 @@ async fn a_partial_batch_goes_when_its_delay_is_over() {
     daemon.client().await.detect_batch(batch).await.unwrap();
     assert_eq!(daemon.control.take_executions(), [4], "a preferred size goes together");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_metrics_tell_where_the_time_went() {
+    let manifest = "[instances]\ncount = 1\n[batching]\nmax_batch_size = 1\n";
+    let daemon = Daemon::start(Setup { manifest, ..Setup::default() }).await;
+    let hold = daemon.control.hold();
+    let mut calls = Vec::new();
+    for index in 0..2 {
+        let mut client = daemon.client().await;
+        calls.push(tokio::spawn(async move { client.detect(request(good(1))).await }));
+        eventually("taken", || async { daemon.control.execution_count() == 1 && daemon.has_queued(index).await }).await;
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    drop(hold);
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    let sum = async |name: &str| daemon.metric(&format!("nv_inference_{name}_duration_us"), &["version=\"1\""]).await;
+    assert!(sum("queue").await >= 50_000.0, "the second one has waited");
+    assert!(sum("request").await >= sum("queue").await + 50_000.0, "and the first one was executed meanwhile");
+    assert_eq!(sum("compute_infer").await, 20.0, "as the engine says");
+    assert!(sum("compute_input").await > 0.0);
+    assert!(daemon.metric("nv_model_load_duration_secs", &["version=\"1\""]).await > 0.0);
+    for stage in ["decode", "queue", "compute", "postprocess", "total"] {
+        let stage = format!("stage=\"{stage}\"");
+        assert_eq!(daemon.metric("detectd_stage_duration_seconds_count", &[&stage]).await, 2.0, "{stage}");
+    }
+    assert_eq!(daemon.metric("detectd_batch_size_count", &[]).await, 2.0);
+}

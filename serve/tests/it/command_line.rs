@@ -1,15 +1,17 @@
 //! The program itself, as people run it.
 
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 use std::{fs, str};
 
+use detectd::config::{Config, Control};
 use detectd_vision::BoundingBox;
 use serde_json::Value;
 
-use crate::support::{Daemon, Setup, png};
+use crate::support::{Daemon, Setup, eventually, png, write_version};
 
 /// `detectd` without the settings of whoever runs the tests.
 fn command(arguments: &[&str], folder: &Path) -> Command {
@@ -149,15 +151,121 @@ async fn detect_sends_folders_and_reports_what_failed() {
     daemon.ended().await.expect("ended");
 }
 
+/// Each subcommand of `models` against a daemon.
+#[tokio::test(flavor = "multi_thread")]
+async fn models_come_and_go_by_command() {
+    let configure = |config: &mut Config| {
+        config.repository.control = Control::Explicit;
+        config.repository.models = vec!["parts".into()];
+    };
+    let manifest = "[instances]\ncount = 1\n[rollout]\nstrategy = \"canary\"\nwindow_s = 600\nkeep_previous_s = 600\n";
+    let daemon = Daemon::start(Setup { manifest, configure, ..Setup::default() }).await;
+    let (server, folder) = (daemon.grpc.to_string(), tempfile::tempdir().expect("a folder"));
+    let mut watching = command(&["models", "watch", "--server", &server], folder.path());
+    let mut watching = watching.stdout(Stdio::piped()).spawn().expect("started");
+    let run = async |arguments: &[&str], succeeds: bool| {
+        let arguments = [&["models", "--server", &server], arguments].concat();
+        let mut command = command(&arguments, folder.path());
+        let output = tokio::task::spawn_blocking(move || command.output().expect("detectd runs")).await.expect("ran");
+        let shown = format!("{}{}", text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.success(), succeeds, "{arguments:?}: {shown}");
+        shown
+    };
+    let says =
+        |shown: String, parts: &[&str]| parts.iter().for_each(|part| assert!(shown.contains(part), "{part}: {shown}"));
+    says(run(&["list"], true).await, &["parts", "ready", "answers where no version is named"]);
+    says(run(&["rollout"], true).await, &["version 1 answers"]);
+    says(run(&["promote"], false).await, &["UNAVAILABLE", "no version is on trial"]);
+    let model = daemon.repository.path().join("parts");
+    write_version(&model.join("2"), "parts", "");
+    says(run(&["load", "parts"], true).await, &["parts serves"]);
+    says(run(&["rollout", "parts"], true).await, &["version 1 answers", "version 2 is on trial as a canary"]);
+    says(run(&["promote", "parts"], true).await, &["promoted"]);
+    says(run(&["rollout"], true).await, &["version 2 answers", "version 1 is kept warm for a rollback"]);
+    says(run(&["rollback", "--reason", "for the test"], true).await, &["rolled back"]);
+    says(run(&["list"], true).await, &["failed", "rolled back: for the test"]);
+    says(run(&["load", "nothing"], false).await, &["NOT_FOUND", "there is no model `nothing`"]);
+    fs::write(folder.path().join("model.json"), r#"{"engine": "controlled", "file": "model.test", "versions": [1]}"#)
+        .expect("written");
+    says(run(&["load", "parts", "--config", "model.json"], true).await, &["parts serves"]);
+    says(run(&["unload", "parts"], true).await, &["parts is out of service"]);
+    says(run(&["list"], true).await, &["failed", "unloaded"]);
+    let lines = BufReader::new(watching.stdout.take().expect("events")).lines();
+    let told =
+        tokio::task::spawn_blocking(move || lines.map_while(Result::ok).any(|line| line.contains("  unloaded  ")));
+    // What was before it began to watch it has missed.
+    eventually("the watcher is told", async || {
+        run(&["load", "parts"], true).await;
+        run(&["unload", "parts"], true).await;
+        told.is_finished()
+    })
+    .await;
+    assert!(told.await.expect("ran"));
+    watching.kill().expect("killed");
+    watching.wait().expect("ended");
+}
+
+/// A version that is refused is in the log with its reason, and one that is being loaded beside the one that serves holds
+/// up no end. That one's golden picture is a pipe, which nobody writes.
+#[test]
+fn serve_logs_what_it_refuses_and_ends_while_a_version_loads() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bundled = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/models/workbench"));
+    let model = folder.path().join("models/workbench");
+    let put = |version: &str, change: &dyn Fn(&Path)| {
+        let hidden = model.join(".incoming");
+        fs::create_dir_all(&hidden).expect("created");
+        for file in ["model.onnx", "labels.txt"] {
+            fs::copy(bundled.join("1").join(file), hidden.join(file)).expect("copied");
+        }
+        change(&hidden);
+        fs::rename(hidden, model.join(version)).expect("renamed");
+    };
+    put("1", &|_| {});
+    fs::copy(bundled.join("model.toml"), model.join("model.toml")).expect("copied");
+    let settings = ["server.grpc_address=127.0.0.1:0", "server.http_address=127.0.0.1:0", "repository.control=watch"];
+    let settings = settings.iter().flat_map(|setting| ["--set", setting]);
+    let arguments: Vec<_> = ["serve", "--log-format", "json"].into_iter().chain(settings).collect();
+    let mut server = command(&arguments, folder.path()).stderr(Stdio::piped()).spawn().expect("started");
+    let log = BufReader::new(server.stderr.take().expect("a log"));
+    let mut lines = log.lines().map(|line| serde_json::from_str::<Value>(&line.expect("a line")).expect("JSON"));
+    lines.find(|line| line["message"] == "serving").expect("it serves");
+    put("2", &|hidden| {
+        let file = fs::File::options().write(true).open(hidden.join("model.onnx")).expect("opened");
+        file.set_len(1000).expect("truncated");
+    });
+    let refused = lines.find(|line| line["event"] == "failed").expect("it is refused");
+    assert_eq!(
+        (&refused["model"], &refused["version"], &refused["level"]),
+        (&"workbench".into(), &2.into(), &"WARN".into())
+    );
+    assert!(refused["detail"].as_str().is_some_and(|detail| detail.contains("2/model.onnx: ")), "{refused}");
+
+    let picture = |folder: &Path| folder.join("golden/slow.png");
+    put("3", &|hidden| {
+        fs::create_dir(hidden.join("golden")).expect("created");
+        let expected = r#"{ "slow.png": { "width": 1, "height": 1, "detections": [] } }"#;
+        fs::write(hidden.join("golden/expected.json"), expected).expect("written");
+        assert!(Command::new("mkfifo").arg(picture(hidden)).status().expect("mkfifo runs").success());
+    });
+    // Without a reader it cannot be opened; with one, the version is being loaded.
+    let mut open = fs::OpenOptions::new();
+    let open = open.write(true).custom_flags(libc::O_NONBLOCK);
+    let _writer = within(&mut server, |_| open.open(picture(&model.join("3"))).ok()).expect("the picture is read");
+    let killed = Command::new("kill").args(["-TERM", &server.id().to_string()]).status().expect("kill runs");
+    assert!(killed.success());
+    let status = within(&mut server, |server| server.try_wait().expect("asked"));
+    assert_eq!(status.expect("it ended").code(), Some(0));
+}
+
 /// SIGTERM while idle: exit status 0.
 #[test]
 fn serve_ends_on_sigterm() {
-    use std::io::{BufRead as _, BufReader};
     let folder = tempfile::tempdir().expect("a folder");
     let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/models");
     let ports = ["--grpc-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0"];
     let arguments = [&["serve", "--repository", models, "--log-format", "json"], &ports[..]].concat();
-    let mut server = command(&arguments, folder.path()).stderr(std::process::Stdio::piped()).spawn().expect("started");
+    let mut server = command(&arguments, folder.path()).stderr(Stdio::piped()).spawn().expect("started");
     let log = BufReader::new(server.stderr.take().expect("a log"));
     let mut lines = log.lines().map(|line| serde_json::from_str::<Value>(&line.expect("a line")).expect("JSON"));
     let serving = lines.find(|line| line["message"] == "serving").expect("it serves");
@@ -214,7 +322,6 @@ fn within<T>(server: &mut Child, mut found: impl FnMut(&mut Child) -> Option<T>)
 /// `detectd … | head` ends without a word.
 #[test]
 fn a_reader_that_stops_early_is_no_error() {
-    use std::process::Stdio;
     let folder = tempfile::tempdir().expect("a folder");
     fs::create_dir(folder.path().join("models")).expect("created");
     let mut command = command(&["check", "--print-config"], folder.path());

@@ -21,7 +21,7 @@ pub const CLASSES: usize = 4;
 /// What a test sees of its engines and does to them.
 #[derive(Default)]
 pub struct Control {
-    held: Mutex<bool>,
+    held: Mutex<Held>,
     changed: Condvar,
     executions: Mutex<Vec<usize>>,
     classes: Mutex<Vec<u8>>,
@@ -29,14 +29,49 @@ pub struct Control {
     opened: Mutex<usize>,
     broken: Mutex<bool>,
     room: Mutex<Option<usize>>,
+    alive: Mutex<usize>,
+}
+
+/// What waits for the test.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    executions: bool,
+    waiting_executions: bool,
+    loads: bool,
 }
 
 impl Control {
     /// Executions wait until the guard is dropped, be it by a test that fails.
     #[must_use]
     pub fn hold(self: &Arc<Self>) -> Hold {
-        *self.held.lock().unwrap() = true;
-        Hold(Arc::clone(self))
+        self.hold_back(|held| &mut held.executions)
+    }
+
+    /// The same for those of the models whose file says `waits`.
+    #[must_use]
+    pub fn hold_waiting(self: &Arc<Self>) -> Hold {
+        self.hold_back(|held| &mut held.waiting_executions)
+    }
+
+    /// The same for the loading of models whose file says `load_waits`.
+    #[must_use]
+    pub fn hold_loads(self: &Arc<Self>) -> Hold {
+        self.hold_back(|held| &mut held.loads)
+    }
+
+    fn hold_back(self: &Arc<Self>, what: fn(&mut Held) -> &mut bool) -> Hold {
+        *what(&mut self.held.lock().unwrap()) = true;
+        Hold { control: Arc::clone(self), what }
+    }
+
+    fn wait_while(&self, held: impl Fn(&Held) -> bool) {
+        let state = self.held.lock().unwrap();
+        drop(self.changed.wait_while(state, |state| held(state)).unwrap());
+    }
+
+    /// Loaded models whose memory is not free again.
+    pub fn alive(&self) -> usize {
+        *self.alive.lock().unwrap()
     }
 
     /// The red of every picture run, in order.
@@ -81,6 +116,9 @@ impl Control {
         let control = Arc::clone(self);
         move |options| {
             let behaviour = Behaviour::read(&options.path);
+            if behaviour.asks("load_waits").is_some() {
+                control.wait_while(|held| held.loads);
+            }
             behaviour.load()?;
             *control.loaded.lock().unwrap() += 1;
             let spec = ModelSpec {
@@ -100,23 +138,27 @@ impl Control {
                     auxiliary: Vec::new(),
                 }),
             };
-            Ok(Arc::new(ControlledModel { spec, behaviour, control: Arc::clone(&control) }))
+            Ok(Arc::new(ControlledModel::new(spec, behaviour, &control)))
         }
     }
 }
 
-/// Holds every execution back.
-pub struct Hold(Arc<Control>);
+/// Holds something back.
+pub struct Hold {
+    control: Arc<Control>,
+    what: fn(&mut Held) -> &mut bool,
+}
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        *self.0.held.lock().unwrap() = false;
-        self.0.changed.notify_all();
+        *(self.what)(&mut self.control.held.lock().unwrap()) = false;
+        self.control.changed.notify_all();
     }
 }
 
-/// What the model's file asks for, a word and a number a line: `load_fails`, `load_panics`, `load_takes 300`,
-/// `warm_up_fails`, `takes 5` (milliseconds an execution), `fails 3` (every third execution), `moves_boxes`.
+/// What the model's file asks for, a word and a number a line: `load_fails`, `load_panics`, `load_waits` (for the test),
+/// `warm_up_fails`, `takes 5` (milliseconds an execution), `fails 3` (every third execution), `fails_at 2` (pictures with
+/// so much red), `moves_boxes`, `waits` (executions do, for the test).
 #[derive(Clone, Debug, Default)]
 struct Behaviour(String);
 
@@ -131,9 +173,6 @@ impl Behaviour {
     }
 
     fn load(&self) -> Result<(), EngineError> {
-        if let Some(milliseconds) = self.asks("load_takes") {
-            std::thread::sleep(Duration::from_millis(milliseconds));
-        }
         assert!(self.asks("load_panics").is_none(), "the file wants the loader to panic");
         match self.asks("load_fails") {
             Some(_) => Err(EngineError::Load("the file wants the loader to fail".into())),
@@ -146,6 +185,19 @@ struct ControlledModel {
     spec: ModelSpec,
     behaviour: Behaviour,
     control: Arc<Control>,
+}
+
+impl ControlledModel {
+    fn new(spec: ModelSpec, behaviour: Behaviour, control: &Arc<Control>) -> Self {
+        *control.alive.lock().unwrap() += 1;
+        Self { spec, behaviour, control: Arc::clone(control) }
+    }
+}
+
+impl Drop for ControlledModel {
+    fn drop(&mut self) {
+        *self.control.alive.lock().unwrap() -= 1;
+    }
 }
 
 impl Model for ControlledModel {
@@ -167,8 +219,8 @@ impl Model for ControlledModel {
     }
 
     fn resized(&self, max_batch: usize, _: usize) -> Option<Arc<dyn Model>> {
-        let (behaviour, control) = (self.behaviour.clone(), Arc::clone(&self.control));
-        Some(Arc::new(Self { spec: self.spec.with_max_batch(max_batch)?, behaviour, control }))
+        let spec = self.spec.with_max_batch(max_batch)?;
+        Some(Arc::new(Self::new(spec, self.behaviour.clone(), &self.control)))
     }
 }
 
@@ -195,8 +247,8 @@ impl Engine for ControlledEngine {
         _: &mut DetectScratch,
     ) -> Result<Detected, EngineError> {
         self.control.executions.lock().unwrap().push(pictures.len());
-        let held = self.control.held.lock().unwrap();
-        drop(self.control.changed.wait_while(held, |held| *held).unwrap());
+        let waits = self.behaviour.asks("waits").is_some();
+        self.control.wait_while(|held| held.executions || (waits && held.waiting_executions));
         if let Some(milliseconds) = self.behaviour.asks("takes") {
             std::thread::sleep(Duration::from_millis(milliseconds));
         }
@@ -221,7 +273,7 @@ impl Engine for ControlledEngine {
             let rgb = [image.pixels()[0], image.pixels()[1], image.pixels()[2]];
             self.control.classes.lock().unwrap().push(rgb[0]);
             assert!(rgb != PANIC, "a picture that makes the engine panic");
-            if rgb == FAIL {
+            if rgb == FAIL || self.behaviour.asks("fails_at") == Some(rgb[0].into()) {
                 return Err(EngineError::Backend("a picture that makes the engine fail".into()));
             }
             let shift = if self.behaviour.asks("moves_boxes").is_some() { image.width() as f32 } else { 0.0 };

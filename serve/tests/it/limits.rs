@@ -4,22 +4,29 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use detectd::config::Control as RepositoryControl;
 use detectd_proto::detect::v1 as wire;
+use detectd_proto::detect::v1::admin_service_client::AdminServiceClient;
+use detectd_proto::detect::v1::detect_service_client::DetectServiceClient;
 use detectd_proto::inference::ModelInferRequest;
 use detectd_proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
+use futures_util::future::join_all;
 use hyper::body::{Body, Frame};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tonic::codec::CompressionEncoding;
 use tonic::codegen::http::{self, HeaderMap};
+use tonic::transport::Endpoint;
 use tonic::{Code, Request};
 
-use crate::support::{Daemon, Setup, encoded, eventually, good, png, request};
+use crate::support::{Daemon, Setup, encoded, eventually, good, png, request, write_version};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn overload_is_refused_and_the_rest_succeeds() {
@@ -301,4 +308,83 @@ async fn a_refusal_does_not_repeat_all_of_what_came() {
     }
     let (status, body) = daemon.get(&format!("/v2/models/{}", "x".repeat(20_000))).await;
     assert!(status >= 400 && body.contains("xxx") && body.len() < 1200, "{status} {body}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_loads_takes_few_threads_and_nobody_elses_place() {
+    let setup = Setup {
+        configure: |config| {
+            config.repository.control = RepositoryControl::Explicit;
+            config.repository.models = vec!["parts".into()];
+            config.server.max_concurrent_requests = NonZeroUsize::new(8).unwrap();
+        },
+        ..Setup::default()
+    };
+    let daemon = Daemon::start(setup).await;
+    let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
+    let before = threads();
+    let hold = daemon.control.hold_loads();
+    write_version(&daemon.repository.path().join("parts/2"), "parts", "load_waits");
+    let (mut floods, answered) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
+    for _ in 0..20 {
+        let admin = AdminServiceClient::new(daemon.channel().await);
+        let answered = Arc::clone(&answered);
+        floods.spawn(async move {
+            let loads = (0..250).map(|_| {
+                let (mut admin, answered) = (admin.clone(), Arc::clone(&answered));
+                async move {
+                    let load = wire::LoadModelRequest { model: "parts".into(), ..Default::default() };
+                    let answer = admin.load_model(load).await;
+                    answered.fetch_add(1, Ordering::AcqRel);
+                    answer.map(drop)
+                }
+            });
+            join_all(loads).await
+        });
+    }
+    // One loads, and 63 wait for it; all others are refused.
+    eventually("all have come", async || answered.load(Ordering::Acquire) == 5000 - 64).await;
+    assert!(threads() <= before + 100, "{before} threads before, {} now", threads());
+    daemon.client().await.detect(request(good(1))).await.expect("requests are answered meanwhile");
+    drop(hold);
+    let mut codes = std::collections::BTreeMap::new();
+    while let Some(answers) = floods.join_next().await {
+        for answer in answers.unwrap() {
+            let code = answer.map_or_else(|status| status.code(), |()| Code::Ok);
+            *codes.entry(format!("{code:?}")).or_insert(0) += 1;
+        }
+    }
+    // Of those that waited, the newest loads; the others are moot, and tell what it came to.
+    assert_eq!(codes, [("Ok".to_owned(), 64), ("ResourceExhausted".to_owned(), 5000 - 64)].into());
+    assert_eq!(daemon.client().await.detect(request(good(1))).await.unwrap().into_inner().version, 2);
+    eventually("one is left", || async { daemon.control.alive() == 1 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_bounded_on_each_port() {
+    let configure =
+        |config: &mut detectd::config::Config| config.server.max_connections = NonZeroUsize::new(2).unwrap();
+    let daemon = Daemon::start(Setup { configure, ..Setup::default() }).await;
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        open.push(tokio::net::TcpStream::connect(daemon.http).await.unwrap());
+    }
+    let (status, body) = daemon.get("/livez").await;
+    assert_eq!(status, 503);
+    assert!(body.contains("server.max_connections: 2 connections are open"), "{body}");
+    open.pop();
+    eventually("there is room again", || async { daemon.get("/livez").await.0 == 200 }).await;
+
+    let mut clients = vec![daemon.client().await, daemon.client().await];
+    for client in &mut clients {
+        client.detect(request(good(1))).await.unwrap();
+    }
+    let refused = async || match Endpoint::from_shared(format!("http://{}", daemon.grpc)).unwrap().connect().await {
+        Ok(channel) => DetectServiceClient::new(channel).detect(request(good(1))).await.is_err(),
+        Err(_) => true,
+    };
+    assert!(refused().await, "the third one is closed");
+    clients[0].detect(request(good(1))).await.expect("those that are open stay so");
+    clients.pop();
+    eventually("there is room again", async || !refused().await).await;
 }

@@ -7,6 +7,7 @@ mod command_line;
 mod drain;
 mod engine;
 mod failures;
+mod handover;
 mod kserve;
 #[cfg(feature = "libtorch")]
 mod libtorch;
@@ -19,6 +20,7 @@ mod rollout;
 mod stream;
 mod support;
 mod swap;
+mod takeover;
 mod tensor_engine;
 mod tensor_onnx;
 mod tensor_support;

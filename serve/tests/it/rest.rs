@@ -196,7 +196,7 @@ async fn each_output_has_the_form_that_is_asked_for() {
 }
 
 /// `y = sigmoid(x W)`, and with `second` another input that is copied.
-fn tensor_model(name: &'static str, second: bool) -> Network {
+pub fn tensor_model(name: &'static str, second: bool) -> Network {
     let port = |name, dims: &[usize]| Port { name, data_type: DataType::Fp32, dims: dims.to_vec() };
     let weight = vec![0.5, -0.5, 1.0, 0.25];
     let step = |operation, input, output| Step { operation, inputs: vec![input], output };
@@ -323,7 +323,7 @@ async fn what_cannot_be_inferred_is_named() {
     };
     let tensor = |name: &str, datatype: &str, shape: Value, data: Value| json!({ "inputs": [{ "name": name, "datatype": datatype, "shape": shape, "data": data }] });
     let cases = [
-        (json!([]), 400, "the request: "),
+        (json!([]), 400, "the request: invalid type: sequence, expected an object"),
         (json!({}), 400, "missing field `inputs`"),
         (json!({ "inputs": [] }), 400, "expected one, `image` or `images`, got 0"),
         (with("id", json!("x".repeat(129))), 400, "at most 128 bytes, got 129"),

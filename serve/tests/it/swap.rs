@@ -9,9 +9,12 @@ use std::time::Duration;
 use detectd::config::Control;
 use detectd_proto::detect::v1 as wire;
 use detectd_proto::detect::v1::admin_service_client::AdminServiceClient;
+use detectd_proto::inference::RepositoryIndexRequest;
+use detectd_proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tokio::task::JoinHandle;
-use tonic::Code;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 
 use crate::support::{Daemon, Setup, eventually, good, png, request, write_version};
 
@@ -25,7 +28,7 @@ pub fn watching() -> Setup {
     }
 }
 
-fn explicit() -> Setup {
+pub fn explicit() -> Setup {
     Setup {
         configure: |config| {
             config.repository.control = Control::Explicit;
@@ -42,17 +45,18 @@ pub fn publish(daemon: &Daemon, version: u64, behaviour: &str) {
     write_version(&hidden, "parts", behaviour);
     let target = model.join(version.to_string());
     if target.exists() {
-        fs::rename(&target, model.join(".outgoing")).unwrap();
+        renameat_with(CWD, &hidden, CWD, &target, RenameFlags::EXCHANGE).unwrap();
+        fs::remove_dir_all(hidden).unwrap();
+    } else {
+        fs::rename(&hidden, target).unwrap();
     }
-    fs::rename(&hidden, target).unwrap();
-    let _ = fs::remove_dir_all(model.join(".outgoing"));
 }
 
-async fn admin(daemon: &Daemon) -> AdminServiceClient<Channel> {
+pub async fn admin(daemon: &Daemon) -> AdminServiceClient<Channel> {
     AdminServiceClient::new(daemon.channel().await)
 }
 
-async fn rollout(daemon: &Daemon) -> wire::GetRolloutResponse {
+pub async fn rollout(daemon: &Daemon) -> wire::GetRolloutResponse {
     let request = wire::GetRolloutRequest { model: "parts".into() };
     admin(daemon).await.get_rollout(request).await.unwrap().into_inner()
 }
@@ -78,17 +82,22 @@ pub struct Traffic {
 
 impl Traffic {
     pub async fn start(daemon: &Daemon) -> Self {
+        Self::asking(daemon, request(good(1)), |answer| assert_eq!(answer.detections.len(), 1)).await
+    }
+
+    /// The same with another request, whose answers `check` looks at.
+    pub async fn asking(daemon: &Daemon, request: wire::DetectRequest, check: fn(&wire::DetectResponse)) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicU64::new(0));
         let mut senders = Vec::new();
         for _ in 0..4 {
             let mut client = daemon.client().await;
-            let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
+            let (stop, answered, request) = (Arc::clone(&stop), Arc::clone(&answered), request.clone());
             senders.push(tokio::spawn(async move {
                 let mut versions = Vec::new();
                 while !stop.load(Ordering::Acquire) {
-                    let answer = client.detect(request(good(1))).await.unwrap().into_inner();
-                    assert_eq!(answer.detections.len(), 1);
+                    let answer = client.detect(request.clone()).await.unwrap().into_inner();
+                    check(&answer);
                     answered.fetch_add(1, Ordering::AcqRel);
                     versions.push(answer.version);
                 }
@@ -136,6 +145,7 @@ async fn a_new_version_takes_over_and_no_request_fails() {
     eventually("old versions are gone", || async { status(&daemon, 4).await.is_none() }).await;
     let text = daemon.get("/metrics").await.1;
     assert!(!text.contains("version=\"4\""), "a version takes its metrics with it");
+    eventually("their weights are free", || async { daemon.control.alive() == 1 }).await;
     assert_eq!(daemon.metric("detectd_model_swaps_total", &["outcome=\"serving\""]).await, 5.0);
 }
 
@@ -166,7 +176,7 @@ async fn a_version_that_is_no_good_is_refused_with_its_reason() {
     };
     // What the file asks for, what the refusal says, and what is changed in the folder.
     type Case<'a> = (&'a str, &'a str, &'a dyn Fn(&Path));
-    let cases: [Case<'_>; 7] = [
+    let cases: [Case<'_>; 8] = [
         ("load_fails", "wants the loader to fail", &|_| {}),
         ("load_panics", "panicked", &|_| {}),
         ("warm_up_fails", "wants executions to fail", &|_| {}),
@@ -174,7 +184,12 @@ async fn a_version_that_is_no_good_is_refused_with_its_reason() {
         ("", "SHA-256", &|folder| fs::write(folder.join("SHA256SUMS"), format!("{:064}  model.test", 0)).unwrap()),
         ("", "labels.txt", &|folder| fs::remove_file(folder.join("labels.txt")).unwrap()),
         ("", "model.test", &|folder| fs::remove_file(folder.join("model.test")).unwrap()),
+        // More than any machine has; the file has holes for it.
+        ("", "of memory beside what serves", &|folder| {
+            fs::File::options().write(true).open(folder.join("model.test")).unwrap().set_len(1 << 42).unwrap();
+        }),
     ];
+    let mut kserve = GrpcInferenceServiceClient::new(daemon.channel().await);
     let model = daemon.repository.path().join("parts");
     for (version, (behaviour, reason, change)) in (2..).zip(cases) {
         let hidden = model.join(".incoming");
@@ -186,12 +201,15 @@ async fn a_version_that_is_no_good_is_refused_with_its_reason() {
         })
         .await;
         assert_eq!(answering(&daemon).await, 1, "{reason}");
+        let index = kserve.repository_index(RepositoryIndexRequest::default()).await.unwrap().into_inner();
+        let entry = index.models.iter().find(|entry| entry.version == version.to_string()).unwrap();
+        assert!(entry.state == "UNAVAILABLE" && entry.reason.contains(reason), "{entry:?}");
         fs::remove_dir_all(model.join(version.to_string())).unwrap();
     }
     traffic.more(20).await;
     assert!(traffic.stop().await.iter().flatten().all(|&version| version == 1));
     // More where a folder was looked at in the middle of its removal.
-    assert!(daemon.metric("detectd_model_swaps_total", &["outcome=\"failed\""]).await >= 7.0);
+    assert!(daemon.metric("detectd_model_swaps_total", &["outcome=\"failed\""]).await >= 8.0);
     // Golden pictures that agree let it in.
     let hidden = model.join(".incoming");
     write_version(&hidden, "parts", "");
@@ -204,16 +222,73 @@ async fn a_version_that_is_no_good_is_refused_with_its_reason() {
 async fn a_newer_version_makes_an_older_one_moot_while_it_loads() {
     let daemon = Daemon::start(watching()).await;
     let traffic = Traffic::start(&daemon).await;
-    publish(&daemon, 2, "load_takes 400");
-    eventually("version 2 is being loaded", || async {
-        matches!(status(&daemon, 2).await, Some((wire::ModelState::Loading, _)))
-    })
-    .await;
+    let hold = daemon.control.hold_loads();
+    publish(&daemon, 2, "load_waits");
+    is_being_loaded(&daemon, 2).await;
     publish(&daemon, 3, "");
+    // Far longer than the folder is left to settle: by now the newer operation waits for the older one.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    drop(hold);
     eventually("version 3 answers", || async { answering(&daemon).await == 3 }).await;
     for versions in traffic.stop().await {
         assert!(!versions.contains(&2), "version 2 was moot");
     }
+}
+
+async fn is_being_loaded(daemon: &Daemon, version: u64) {
+    eventually("it is being loaded", || async {
+        matches!(status(daemon, version).await, Some((wire::ModelState::Loading, _)))
+    })
+    .await;
+}
+
+/// Begins to load `parts` and waits until version 2, whose file says `load_waits`, is at it.
+async fn begin_load(daemon: &Daemon) -> JoinHandle<Result<(), Status>> {
+    write_version(&daemon.repository.path().join("parts/2"), "parts", "load_waits");
+    let mut loader = admin(daemon).await;
+    let request = wire::LoadModelRequest { model: "parts".into(), ..Default::default() };
+    let loading = tokio::spawn(async move { loader.load_model(request).await.map(drop) });
+    is_being_loaded(daemon, 2).await;
+    loading
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unload_makes_a_load_moot() {
+    let daemon = Daemon::start(explicit()).await;
+    let hold = daemon.control.hold_loads();
+    let loading = begin_load(&daemon).await;
+    admin(&daemon).await.unload_model(wire::UnloadModelRequest { model: "parts".into() }).await.unwrap();
+    drop(hold);
+    let moot = loading.await.unwrap().unwrap_err();
+    assert_eq!(moot.code(), Code::Unavailable);
+    assert!(moot.message().contains("a newer operation on model `parts`"), "{}", moot.message());
+    let refused = daemon.client().await.detect(request(good(1))).await.unwrap_err();
+    assert!(refused.message().contains("unloaded"), "{}", refused.message());
+    eventually("nothing is kept of it", || async { daemon.control.alive() == 0 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_while_it_is_loaded_is_refused() {
+    let daemon = Daemon::start(explicit()).await;
+    let traffic = Traffic::start(&daemon).await;
+    let hold = daemon.control.hold_loads();
+    let loading = begin_load(&daemon).await;
+    traffic.more(20).await;
+    let ask = wire::DetectRequest { version: 2, ..request(good(1)) };
+    let early = daemon.client().await.detect(ask).await.unwrap_err();
+    assert_eq!(early.code(), Code::Unavailable);
+    assert!(early.message().contains("version 2 is not ready: it is being loaded"), "{}", early.message());
+    let folder = daemon.repository.path().join("parts/2");
+    write_version(&folder, "parts", "takes 1");
+    drop(hold);
+    let refused = loading.await.unwrap().unwrap_err();
+    assert!(refused.message().contains("its files changed while it was loaded"), "{}", refused.message());
+    assert_eq!(answering(&daemon).await, 1);
+    let again = wire::LoadModelRequest { model: "parts".into(), ..Default::default() };
+    admin(&daemon).await.load_model(again).await.unwrap();
+    assert_eq!(answering(&daemon).await, 2);
+    traffic.more(20).await;
+    traffic.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -227,6 +302,7 @@ async fn models_are_loaded_and_unloaded_by_name() {
     assert_eq!(refused.code(), Code::Unavailable);
     assert!(refused.message().contains("unloaded"), "{}", refused.message());
     assert_eq!(daemon.get("/readyz").await.0, 200, "what was taken out on purpose keeps nobody from the others");
+    eventually("its weights are free", || async { daemon.control.alive() == 0 }).await;
     admin.load_model(load("parts")).await.unwrap();
     daemon.client().await.detect(request(good(1))).await.unwrap();
     let missing = admin.load_model(load("nothing")).await.unwrap_err();
@@ -304,4 +380,5 @@ async fn loads_and_unloads_of_many_clients_leave_one_truth() {
     admin(&daemon).await.load_model(request_load).await.unwrap();
     daemon.client().await.detect(request(good(1))).await.unwrap();
     daemon.nothing_pending().await;
+    eventually("one is left", || async { daemon.control.alive() == 1 }).await;
 }

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RolloutSettings {
-    /// `immediate`, `canary` or `shadow`.
+    /// `immediate`, `canary` or `shadow`. A tensor model has no boxes to compare: its canary is judged by errors and
+    /// latency, and it has no shadow.
     pub strategy: Strategy,
     /// The share of requests that the new version answers (canary) or is shown (shadow), from 0 to 1.
     pub share: f64,

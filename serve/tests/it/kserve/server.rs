@@ -12,6 +12,7 @@ use tonic::Code;
 
 use super::{Client, client, input, ints, number, parameters, request, text};
 use crate::support::{Daemon, Setup, eventually, good, png, request as detect_request};
+use crate::swap::{publish, watching};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn overload_refuses_inference_and_answers_health() {
@@ -92,6 +93,28 @@ async fn statistics_count_exactly() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn statistics_tell_the_size_of_the_weights_that_serve() {
+    let daemon = Daemon::start(watching()).await;
+    let mut client = client(&daemon).await;
+    let mut memory = async || {
+        let of = wire::ModelStatisticsRequest { name: "parts".into(), ..Default::default() };
+        let statistics = client.model_statistics(of).await.unwrap().into_inner().model_stats.remove(0);
+        (statistics.version, statistics.memory_usage)
+    };
+    assert_eq!(memory().await, ("1".to_owned(), vec![]), "an empty file says nothing");
+    publish(&daemon, 2, "takes 1\n");
+    let expected = wire::MemoryUsage { r#type: "CPU".into(), id: 0, byte_size: 8 };
+    eventually("version 2 serves", async || memory().await == ("2".to_owned(), vec![expected.clone()])).await;
+    // What does not serve is not counted.
+    publish(&daemon, 2, "load_fails and is longer");
+    eventually("it is refused", || async {
+        daemon.metric("detectd_model_swaps_total", &["outcome=\"failed\""]).await >= 1.0
+    })
+    .await;
+    assert_eq!(memory().await, ("2".to_owned(), vec![expected]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_server_and_its_models_describe_themselves() {
     let manifest = "[batching]\npreserve_order = true\nqueue_timeout_ms = 9000\nqueue_capacity = 33\n";
     let daemon = Daemon::start(Setup { models: vec!["parts", "other"], manifest, ..Setup::default() }).await;
@@ -107,7 +130,7 @@ async fn the_server_and_its_models_describe_themselves() {
     assert_eq!(model.properties["labels"], r#"["parts-0","parts-1","parts-2","parts-3"]"#);
     let named = wire::ModelConfigRequest { name: "parts".into(), version: "1".into() };
     let config = client.model_config(named).await.unwrap().into_inner().config.unwrap();
-    assert_eq!(config.backend, "controlled");
+    assert_eq!((config.backend.as_str(), config.default_model_filename.as_str()), ("controlled", "model.test"));
     let latest =
         wire::model_version_policy::PolicyChoice::Latest(wire::model_version_policy::Latest { num_versions: 1 });
     assert_eq!(config.version_policy.unwrap().policy_choice, Some(latest));

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::{Http, INFER, base64, binary_pictures, output, pictures};
 use crate::support::{Daemon, Setup, eventually, good, png};
+use crate::swap::publish;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_server_and_its_models_describe_themselves() {
@@ -119,7 +120,8 @@ async fn models_are_loaded_and_unloaded_by_name() {
         ("parts/load", load(json!({ "file:../evil": base64(b"x") })), 400, "file:<version>/<name>"),
         ("parts/load", load(json!({ "config": 7 })), 400, "parameters.config: expected a string"),
         ("parts/load", load(json!({ "config": "{" })), 400, "config: "),
-        ("parts/load", json!(7), 400, "the body: "),
+        ("parts/load", json!(7), 400, "the body: invalid type: integer `7`, expected an object"),
+        ("parts/load", json!([null]), 400, "the body: invalid type: sequence, expected an object"),
         ("..%2Fparts/load", load(json!({})), 400, "no name of a model"),
         ("parts/unload", load(json!({ "unload_dependents": "yes" })), 400, "unload_dependents"),
         ("nothing/unload", load(json!({})), 404, "nothing"),
@@ -130,6 +132,43 @@ async fn models_are_loaded_and_unloaded_by_name() {
     let fixed = Daemon::start(Setup::default()).await;
     let (status, message) = Http::to(&fixed).post("/v2/repository/models/parts/load", &json!({})).await.error();
     assert!(status == 400 && message.contains("repository.control"), "{status} {message}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_index_tells_what_could_be_loaded_and_why_the_newest_content_does_not_serve() {
+    let configure = |config: &mut Config| {
+        config.repository.control = Control::Explicit;
+        config.repository.models = vec!["parts".into()];
+    };
+    let daemon = Daemon::start(Setup { models: vec!["parts", "other"], configure, ..Setup::default() }).await;
+    let http = Http::to(&daemon);
+    let index = async |body: &str| http.send("POST", "/v2/repository/index", &[], body.to_owned()).await.json();
+    let other = json!({ "name": "other", "version": "", "state": "UNAVAILABLE", "reason": "it is not loaded" });
+    let parts = json!({ "name": "parts", "version": "1", "state": "READY", "reason": "" });
+    assert_eq!(index("").await, json!([other, parts]));
+    assert_eq!(index(r#"{"ready": true}"#).await, json!([parts]));
+    http.send("POST", "/v2/repository/models/other/load", &[], "").await.json();
+    let other = json!({ "name": "other", "version": "1", "state": "READY", "reason": "" });
+    assert_eq!(index("").await, json!([other, parts]));
+    publish(&daemon, 1, "load_fails");
+    http.send("POST", "/v2/repository/models/parts/load", &[], "").await.error();
+    let index = index("").await;
+    assert_eq!(index[1]["state"], "READY", "what served before goes on");
+    assert!(index[1]["reason"].as_str().unwrap().contains("wants the loader to fail"), "{index}");
+    http.post(INFER, &pictures(&[png(good(1))])).await.json();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_protocol_can_be_switched_off() {
+    let configure = |config: &mut Config| config.server.rest = false;
+    let daemon = Daemon::start(Setup { configure, ..Setup::default() }).await;
+    let http = Http::to(&daemon);
+    for path in ["/v2", "/v2/health/ready", "/v2/models/parts"] {
+        let (status, message) = http.get(path).await.error();
+        assert!(status == 404 && message.contains("`server.rest = true`"), "{path}: {status} {message}");
+    }
+    assert_eq!(http.post(INFER, &pictures(&[png(good(1))])).await.error().0, 404);
+    assert_eq!((http.get("/readyz").await.status, http.get("/metrics").await.status), (200, 200));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
