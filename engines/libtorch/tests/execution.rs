@@ -135,15 +135,15 @@ fn without_memory_the_error_says_so_and_the_engine_goes_on() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("model.pt");
     trace(&path, &[random(&[1, 6], 1)], |inputs| vec![&inputs[0] * 2.0]);
-    // Three rows need 2^44 floats: 64 TiB.
+    // Three rows need 2^46 floats: 256 TiB, twice what a process can address, whatever the system overcommits.
     rewrite(&path, |code| {
         let argument = code.split_once("def forward(self").unwrap().1.split_once(": Tensor").unwrap().0;
         let argument = argument.rsplit([',', ' ', '\n']).next().unwrap().to_owned();
         returning(&code, "Tensor", |v| {
-            format!("torch.add({}, torch.sum(torch.ones([torch.pow(torch.size({argument}, 0) - 1, 44)])))", v[0])
+            format!("torch.add({}, torch.sum(torch.ones([torch.pow(torch.size({argument}, 0) - 1, 46)])))", v[0])
         })
         .replace("torch.pow(", "int(torch.pow(")
-        .replace(", 44)", ", 44))")
+        .replace(", 46)", ", 46))")
     });
     let inputs = vec![TensorSpec { name: "x".into(), data_type: DataType::Fp32, dims: vec![None, Some(6)] }];
     let model = load(&LoadOptions { inputs, ..options(path) }).unwrap_or_else(|error| panic!("{error}"));
