@@ -50,7 +50,7 @@ impl App {
     /// Binds both ports and loads the models, on the engines of this build.
     ///
     /// # Errors
-    /// A port that is taken, a repository that cannot be read; with `repository.strict`, a model that fails.
+    /// A port that is taken, a repository that cannot be read; with `repository.strict`, a model that no version answers for.
     pub async fn start(config: Config) -> Result<Self, Error> {
         Self::start_with(config, Engines::built_in()).await
     }
@@ -193,9 +193,9 @@ async fn load(config: &Config, engines: Engines, metrics: Metrics) -> Result<Arc
         .await
         .map_err(|error| Error::internal(format!("loading the models: {error}")))?
         .map_err(|error| Error::unavailable(format!("repository: {error}")))?;
-    let failures = repository.failures();
-    if config.repository.strict && !failures.is_empty() {
-        return Err(Error::unavailable(failures.join("\n")));
+    let outages = repository.outages();
+    if config.repository.strict && !outages.is_empty() {
+        return Err(Error::unavailable(outages.join("\n")));
     }
     Ok(repository)
 }

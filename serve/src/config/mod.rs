@@ -93,7 +93,7 @@ pub struct RepositoryConfig {
     pub path: PathBuf,
     /// Only these models; empty means all in the folder.
     pub models: Vec<String>,
-    /// A model that cannot be loaded ends the start. Otherwise it is listed as failed and the others serve.
+    /// A model none of whose versions can be loaded ends the start. Otherwise it is listed as failed and the others serve.
     pub strict: bool,
     /// How models come and go while the daemon runs.
     pub control: Control,

@@ -52,7 +52,10 @@ impl Decisions {
         }
         let digest = digest().ok()?;
         let decision = of_number.into_iter().find(|decision| decision.digest == digest)?;
-        Some(format!("it was rolled back and is not served again until it is loaded by name: {}", decision.reason))
+        Some(format!(
+            "it was rolled back and is not served again until its files change or it is loaded by name: {}",
+            decision.reason
+        ))
     }
 
     /// Remembers that a version was taken back, from now on; over a restart once it is saved.

@@ -179,6 +179,9 @@ impl Manifest {
     }
 
     fn validate(&self) -> Result<(), String> {
+        if matches!(&self.versions, VersionPolicy::Listed(listed) if listed.is_empty()) {
+            return Err("versions must list at least one; a model is taken out by removing its folder".into());
+        }
         self.batching.validate(self.task)?;
         self.instances.validate()?;
         if let Some(labels) = &self.labels {
@@ -405,6 +408,7 @@ mod tests {
             ("[batching]\nqueue_capacity = 0", "queue_capacity"),
             ("[batching]\nqueue_timeout_ms = 3600001", "queue_timeout_ms"),
             ("task = \"classify\"", "classify"),
+            ("versions = []", "versions must list at least one"),
             ("task = \"tensor\"\nfamily = \"yolov5\"", "family is for detectors"),
             ("task = \"tensor\"\nlabels = [\"a\"]", "labels is for detectors"),
             ("task = \"tensor\"\n[options]\nscore_threshold = 0.5", "options is for detectors"),

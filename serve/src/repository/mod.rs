@@ -255,8 +255,19 @@ impl Repository {
     /// The failed versions, each with its reason.
     #[must_use]
     pub fn failures(&self) -> Vec<String> {
+        self.failures_of(|_| true)
+    }
+
+    /// The same of those models that no version answers for.
+    #[must_use]
+    pub fn outages(&self) -> Vec<String> {
+        let published = self.published.load();
+        self.failures_of(|model| !published.routes.contains_key(model))
+    }
+
+    fn failures_of(&self, model: impl Fn(&str) -> bool) -> Vec<String> {
         let index = self.index();
-        let entries = index.iter().flat_map(|(name, versions)| {
+        let entries = index.iter().filter(|(name, _)| model(name)).flat_map(|(name, versions)| {
             versions.iter().filter_map(move |(version, entry)| match &entry.state {
                 State::Failed(reason) if *version == 0 => Some(format!("model `{name}`: {reason}")),
                 State::Failed(reason) => Some(format!("model `{name}` version {version}: {reason}")),

@@ -69,9 +69,11 @@ impl Repository {
         Err(Stop::Failed(reason))
     }
 
+    /// Brings in what the manifest chooses. Where that is the latest versions, one that was rolled back or fails leaves its
+    /// place to an older one: a restart must not end what served before it.
     pub(super) fn bring_in(&self, slot: &Slot, operation: u64, folder: &ModelFolder, cause: Cause) -> Result<(), Stop> {
-        let name = folder.name.clone();
-        let (chosen, missing) = folder.manifest.versions.choose(&folder.versions);
+        let name = &folder.name;
+        let (mut chosen, missing) = folder.manifest.versions.choose(&folder.versions);
         {
             let mut kept = slot.kept.lock();
             kept.folder = Some(folder.clone());
@@ -80,25 +82,48 @@ impl Repository {
         let mut failures = Vec::new();
         for version in missing {
             let reason = "the manifest lists it, but its folder is not there".to_owned();
-            self.refuse(&name, version, &reason);
+            self.refuse(name, version, &reason);
             failures.push(format!("version {version}: {reason}"));
         }
-        for version in chosen {
-            match self.bring_in_version(slot, operation, folder, version, cause) {
-                Ok(()) => {}
-                Err(Stop::Moot) => return Err(Stop::Moot),
-                Err(Stop::Failed(reason)) => {
-                    self.refuse(&name, version, &reason);
-                    failures.push(format!("version {version}: {reason}"));
+        let mut left = folder.versions.clone();
+        while !chosen.is_empty() {
+            for &version in &chosen {
+                match self.bring_in_version(slot, operation, folder, version, cause) {
+                    Ok(()) => {}
+                    Err(Stop::Moot) => return Err(Stop::Moot),
+                    Err(Stop::Failed(reason)) => {
+                        self.refuse(name, version, &reason);
+                        failures.push(format!("version {version}: {reason}"));
+                        left.retain(|&other| other != version);
+                    }
                 }
             }
+            chosen = self.in_their_place(slot, folder, &left);
         }
         if failures.is_empty() {
-            self.let_go(&name, slot);
+            self.let_go(name, slot);
             Ok(())
         } else {
             Err(Stop::Failed(failures.join("; ")))
         }
+    }
+
+    /// The versions that are chosen of those that are `left` and have not been brought in yet. Beside a version that
+    /// answers only those that serve already: what fails must not bring an older one back.
+    fn in_their_place(&self, slot: &Slot, folder: &ModelFolder, left: &[u64]) -> Vec<u64> {
+        let index = self.index();
+        let serving: Vec<u64> = index
+            .get(&folder.name)
+            .into_iter()
+            .flatten()
+            .filter(|(_, entry)| entry.ready().is_some())
+            .map(|(version, _)| *version)
+            .collect();
+        let (mut others, _) = folder.manifest.versions.choose(left);
+        let mut kept = slot.kept.lock();
+        others.retain(|version| !kept.chosen.contains(version) && (serving.is_empty() || serving.contains(version)));
+        kept.chosen.extend(&others);
+        others
     }
 
     fn bring_in_version(

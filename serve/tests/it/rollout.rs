@@ -133,18 +133,22 @@ async fn a_canary_that_is_fine_is_promoted_and_can_be_rolled_back() {
     let nothing = admin.rollback(wire::RollbackRequest::default()).await.unwrap_err();
     assert_eq!(nothing.code(), Code::Unavailable);
 
-    // What was rolled back stays so over a restart, until its files change.
+    // What was rolled back stays so over a restart, until its files change; the version before answers on.
     let Daemon { repository, .. } = daemon;
-    let again = Daemon::start_in(
-        repository,
-        Setup {
-            configure: |config| {
-                watching(config);
-                config.repository.strict = false;
-            },
-            ..canary()
-        },
-    )
+    let again = Daemon::start_in(repository, canary_of_any_speed()).await;
+    assert!(reason(&again, 2).await.contains("for the test"));
+    let answer = again.client().await.detect(request(good(1))).await.unwrap().into_inner();
+    assert_eq!(answer.version, 1);
+    // What the manifest changes reaches the version that serves.
+    let manifest = again.repository.path().join("parts/model.toml");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    std::fs::write(&manifest, format!("{text}[batching]\nmax_batch_size = 3\n")).unwrap();
+    eventually("it is on trial", || async { rollout(&again).await.trial.is_some() }).await;
+    until_over(&again).await;
+    eventually("the batch is smaller", || async {
+        let request = wire::GetModelRequest { model: "parts".into(), version: 1 };
+        again.client().await.get_model(request).await.is_ok_and(|model| model.into_inner().max_batch_size == 3)
+    })
     .await;
     assert!(reason(&again, 2).await.contains("for the test"));
 }

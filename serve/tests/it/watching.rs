@@ -264,6 +264,24 @@ async fn sizes_change_without_loading_the_weights_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn at_the_start_an_older_version_stands_in_for_one_that_fails() {
+    let repository = tempfile::tempdir().unwrap();
+    write_version(&repository.path().join("parts/2"), "parts", "load_fails");
+    let daemon = Daemon::start_in(repository, watching()).await;
+    assert_eq!(answering(&daemon).await, 1);
+    let (state, reason) = status(&daemon, 2).await.unwrap();
+    assert!(state == wire::ModelState::Failed && reason.contains("wants the loader to fail"), "{reason}");
+    // Beside a version that answers, what fails brings no older one back.
+    publish(&daemon, 3, "");
+    eventually("version 3 answers", || async { answering(&daemon).await == 3 }).await;
+    publish(&daemon, 4, "load_fails");
+    eventually("it is refused", || async { matches!(status(&daemon, 4).await, Some((wire::ModelState::Failed, _))) })
+        .await;
+    assert_eq!(answering(&daemon).await, 3);
+    assert_eq!(daemon.control.loaded(), 2, "versions 1 and 3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn going_back_in_the_folder_goes_back_in_service() {
     let daemon = Daemon::start(watching()).await;
     let traffic = Traffic::start(&daemon).await;
