@@ -1,6 +1,6 @@
 //! The kernels' sources to code for a device, by NVRTC.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 
 use cudarc::nvrtc::{result, sys};
 
@@ -116,12 +116,11 @@ struct Program(sys::nvrtcProgram);
 
 impl Program {
     fn log(&self) -> String {
-        // SAFETY: the program lives; the log ends with a zero.
+        // SAFETY: the program lives.
         #[expect(unsafe_code)]
-        match unsafe { result::get_program_log(self.0) } {
-            Ok(log) if log.last() == Some(&0) => unsafe { CStr::from_ptr(log.as_ptr()) }.to_string_lossy().into_owned(),
-            _ => String::new(),
-        }
+        let log = unsafe { result::get_program_log(self.0) }.unwrap_or_default();
+        let bytes: Vec<u8> = log.into_iter().map(|byte| byte.cast_unsigned()).take_while(|byte| *byte != 0).collect();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// Machine code, or text that ends with a zero.

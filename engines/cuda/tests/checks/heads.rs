@@ -38,7 +38,7 @@ pub fn cases() -> Vec<Case> {
         classes: CLASSES,
         preprocess: yolov5.clone(),
         shapes: planes(3 * (5 + CLASSES)),
-        ranges: vec![logits.clone(); 3],
+        ranges: vec![logits; 3],
         rows: false,
     };
     let permuted = grids().map(|[across, down]| vec![3, down, across, 5 + CLASSES]).to_vec();

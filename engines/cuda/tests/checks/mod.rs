@@ -61,13 +61,16 @@ impl<Q: Queue> Bench<Q> {
     }
 }
 
+/// A check, and what it is called.
+type Check<Q> = (&'static str, fn(&Bench<Q>));
+
 /// Runs every check, and names each as it passes.
 pub fn all<Q: Queue>(bench: &Bench<Q>)
 where
     Q::Memory: Memory,
     Q::Host: HostMemory,
 {
-    let checks: [(&str, fn(&Bench<Q>)); 11] = [
+    let checks: [Check<Q>; 11] = [
         ("16-bit numbers", numbers::all_halves::<Q>),
         ("letterbox", letterbox::every_kind::<Q>),
         ("letterbox of one pixel", letterbox::tiny::<Q>),

@@ -100,7 +100,7 @@ pub fn overflow<Q: Queue>(bench: &Bench<Q>) {
     // 70,000 candidates, room for 65,536.
     let mut case = case(1000, 70);
     let outputs = clustered(&mut random, &case, 1, 10);
-    let compared = both(bench, &case, &outputs, &[everything.clone()], Number::Float32, Launching::Plainly);
+    let compared = both(bench, &case, &outputs, std::slice::from_ref(&everything), Number::Float32, Launching::Plainly);
     let passing = outputs.values[1].iter().filter(|score| **score > 0.0).count();
     assert!(passing > 65_536 && compared.answers[0].overflowed);
     assert_eq!(compared.answers[0].found as usize, passing);
