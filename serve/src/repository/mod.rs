@@ -178,7 +178,13 @@ impl Repository {
         })
     }
 
-    /// The same, with a share of the requests that name no version going to the version on trial. Requests with the same
+    /// Whether the answers of a stream's requests to `model` leave in the order of the requests.
+    #[must_use]
+    pub fn preserves_order(&self, model: &str) -> bool {
+        self.get(model, 0).is_ok_and(|version| version.queue().settings().preserve_order)
+    }
+
+    /// The same as [`Self::get`], with a share of the requests that name no version going to the version on trial. Requests with the same
     /// `key` go to the same one, as long as the trial lasts.
     ///
     /// # Errors

@@ -146,10 +146,15 @@ impl DetectService for DetectRpc {
     ) -> Result<Response<Self::DetectStreamStream>, Status> {
         let deadline = StreamDeadline::new(request.metadata(), Instant::now(), self.limits.default_deadline);
         let rpc = self.clone();
+        let pipeline = Arc::clone(&self.pipeline);
         let answers = answers::answer(
             Arc::clone(&self.lifecycle),
             request.into_inner(),
             self.limits.max_stream_requests,
+            move |request: &wire::DetectStreamRequest| {
+                let model = request.request.as_ref().map_or("", |request| &request.model);
+                pipeline.repository().preserves_order(model)
+            },
             move |request| answers::detect(rpc.clone(), request, deadline),
         );
         Ok(Response::new(answers))

@@ -87,10 +87,12 @@ impl GrpcInferenceService for KserveRpc {
     ) -> Answer<Self::ModelStreamInferStream> {
         let deadline = StreamDeadline::new(request.metadata(), Instant::now(), self.limits.default_deadline);
         let kserve = self.kserve.clone();
+        let pipeline = Arc::clone(self.kserve.pipeline());
         let answers = answer(
             Arc::clone(&self.lifecycle),
             request.into_inner(),
             self.limits.max_stream_requests,
+            move |request: &wire::ModelInferRequest| pipeline.repository().preserves_order(&request.model_name),
             move |request| stream::infer(kserve.clone(), request, deadline),
         );
         Ok(Response::new(answers))

@@ -1,11 +1,11 @@
-//! Many requests on one stream, answered as they are ready.
+//! Many requests on one stream, answered as they are ready, or in their order where their model asks for that.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use detectd_proto::detect::v1 as wire;
 use futures_util::FutureExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -18,12 +18,15 @@ use crate::lifecycle::Lifecycle;
 /// Answers every request that comes on `requests` with `one`, at most `limit` at once: while so many are unanswered, or
 /// answered but not taken, nothing is read, and the sender's flow-control window closes.
 ///
+/// Requests that are `ordered` are answered in the order in which they came; the others as soon as they can be.
+///
 /// When the daemon refuses work, nothing more is read; what was read is answered, and the stream ends with UNAVAILABLE
 /// unless its caller has sent nothing else.
 pub fn answer<Q, A, F>(
     lifecycle: Arc<Lifecycle>,
     mut requests: Streaming<Q>,
     limit: usize,
+    ordered: impl Fn(&Q) -> bool + Send + 'static,
     one: impl Fn(Q) -> F + Send + Sync + 'static,
 ) -> ReceiverStream<Result<A, Status>>
 where
@@ -36,6 +39,7 @@ where
         let places = Arc::new(Semaphore::new(limit));
         // Dropped when this task ends early, which ends the work of a caller that went away.
         let mut running = JoinSet::new();
+        let mut turns = Turns::default();
         let broken = loop {
             let (place, next) = tokio::select! {
                 biased;
@@ -46,12 +50,17 @@ where
             while running.try_join_next().is_some() {}
             match next {
                 Ok(Some(request)) => {
+                    let turn = ordered(&request).then(|| turns.next());
                     let (answer, answers) = (one(request), answers.clone());
                     running.spawn(async move {
                         let response = answer.await;
+                        let turn = match turn {
+                            Some(turn) => Some(turn.come().await),
+                            None => None,
+                        };
                         // A caller that is gone takes no answer.
                         let _ = answers.send(Ok(response)).await;
-                        drop(place);
+                        drop((turn, place));
                     });
                 }
                 Ok(None) => break None,
@@ -70,6 +79,37 @@ where
         }
     });
     ReceiverStream::new(taken)
+}
+
+/// Who sends after whom.
+#[derive(Default)]
+struct Turns {
+    last: Option<oneshot::Receiver<()>>,
+}
+
+/// A place in that order. However it is given up, the next one has its turn then.
+struct Turn {
+    before: Option<oneshot::Receiver<()>>,
+    done: oneshot::Sender<()>,
+}
+
+impl Turns {
+    /// The turn after those given so far.
+    fn next(&mut self) -> Turn {
+        let (done, ended) = oneshot::channel();
+        Turn { before: self.last.replace(ended), done }
+    }
+}
+
+impl Turn {
+    /// Waits until those before have ended. The turn ends when what comes back is dropped.
+    async fn come(self) -> oneshot::Sender<()> {
+        if let Some(before) = self.before {
+            // Nothing is ever sent: the sender is dropped, also by a panic.
+            let _ = before.await;
+        }
+        self.done
+    }
 }
 
 /// The next request, as soon as there is a place for it.

@@ -30,7 +30,7 @@ fn input(name: &str, datatype: &str, shape: &[i64]) -> InferInputTensor {
 }
 
 /// A request for encoded pictures, raw.
-fn request(pictures: &[Vec<u8>]) -> wire::ModelInferRequest {
+pub fn request(pictures: &[Vec<u8>]) -> wire::ModelInferRequest {
     let mut raw = Vec::new();
     for picture in pictures {
         raw.extend((picture.len() as u32).to_le_bytes());

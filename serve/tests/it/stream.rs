@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use detectd::config::Config;
 use detectd_proto::detect::v1 as wire;
+use detectd_proto::inference::ModelInferRequest;
+use detectd_proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
-use crate::support::{Daemon, Setup, eventually, good, request};
+use crate::kserve;
+use crate::support::{Daemon, Setup, eventually, good, png, request};
 
 fn numbered(id: u64, rgb: [u8; 3]) -> wire::DetectStreamRequest {
     wire::DetectStreamRequest { id, request: Some(request(rgb)), timeout_ms: 0 }
@@ -135,5 +138,72 @@ async fn the_default_deadline_counts_for_each_request() {
     let answer = ask(3).await;
     let wire::detect_stream_response::Result::Error(error) = answer else { panic!("{answer:?}") };
     assert_eq!(Code::from(error.code), Code::DeadlineExceeded);
+    drop(hold);
+}
+
+/// Of four requests, those with even numbers wait for the engine; the others are refused at once.
+fn every_other_one_waits() -> [wire::DetectStreamRequest; 4] {
+    let refused = |id| wire::DetectStreamRequest { id, ..Default::default() };
+    [numbered(0, good(1)), refused(1), numbered(2, good(1)), refused(3)]
+}
+
+const IN_ORDER: Setup = Setup {
+    models: Vec::new(),
+    manifest: "[instances]\ncount = 2\n[batching]\nmax_batch_size = 1\npreserve_order = true\n",
+    configure: |_| {},
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_come_in_the_order_of_the_requests_where_that_is_asked_for() {
+    let daemon = Daemon::start(Setup { models: vec!["parts"], ..IN_ORDER }).await;
+    let hold = daemon.control.hold();
+    let requests = tokio_stream::iter(every_other_one_waits());
+    let mut answers = daemon.client().await.detect_stream(requests).await.unwrap().into_inner();
+    let early = tokio::time::timeout(Duration::from_millis(200), answers.next()).await;
+    assert!(early.is_err(), "the first one has no answer yet: {early:?}");
+    drop(hold);
+    let mut seen = Vec::new();
+    while let Some(answer) = answers.next().await {
+        seen.push(answer.unwrap().id);
+    }
+    assert_eq!(seen, [0, 1, 2, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_answers_of_model_stream_infer_come_in_order_too() {
+    let daemon = Daemon::start(Setup { models: vec!["parts"], ..IN_ORDER }).await;
+    let hold = daemon.control.hold();
+    let requests = (0..40).map(|id| {
+        let picture = if id % 2 == 0 { png(good(1)) } else { b"no picture".to_vec() };
+        ModelInferRequest { id: id.to_string(), ..kserve::request(&[picture]) }
+    });
+    let requests: Vec<_> = requests.collect();
+    let mut client = GrpcInferenceServiceClient::new(daemon.channel().await);
+    let mut answers = client.model_stream_infer(tokio_stream::iter(requests)).await.unwrap().into_inner();
+    let early = tokio::time::timeout(Duration::from_millis(200), answers.next()).await;
+    assert!(early.is_err(), "the first one has no answer yet: {early:?}");
+    drop(hold);
+    let mut seen = Vec::new();
+    while let Some(answer) = answers.next().await {
+        let answer = answer.unwrap();
+        let id: u32 = answer.infer_response.unwrap().id.parse().unwrap();
+        assert_eq!(answer.error_message.is_empty(), id.is_multiple_of(2), "{}", answer.error_message);
+        seen.push(id);
+    }
+    assert_eq!(seen, (0..40).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn elsewhere_answers_come_as_they_are_ready() {
+    let daemon = Daemon::start(Setup::default()).await;
+    let hold = daemon.control.hold();
+    let requests = tokio_stream::iter(every_other_one_waits());
+    let mut answers = daemon.client().await.detect_stream(requests).await.unwrap().into_inner();
+    let mut two: Vec<_> = Vec::new();
+    for _ in 0..2 {
+        two.push(answers.next().await.unwrap().unwrap().id);
+    }
+    two.sort_unstable();
+    assert_eq!(two, [1, 3], "refused while the others wait");
     drop(hold);
 }

@@ -26,7 +26,7 @@ pub struct Batching {
     pub queue_timeout_ms: u64,
     /// With several instances, let answers leave in the order in which the instances took the requests: an instance
     /// that is done early waits for those before it. Among requests of one priority that is the order in which they
-    /// came; refusals leave at once.
+    /// came; refusals leave at once. The answers of one gRPC stream, refusals too, leave in the order of its requests.
     pub preserve_order: bool,
 }
 
