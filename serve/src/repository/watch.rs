@@ -44,9 +44,13 @@ pub async fn watch(repository: Arc<Repository>) {
     }
 }
 
-/// A watcher that wakes at every event below `path`; `None` where the system has none.
+/// A watcher that wakes at every change below `path`; `None` where the system has none.
 fn events(path: &Path, wake: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
-    let watcher = notify::recommended_watcher(move |_| {
+    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Whoever looks at a folder opens it, which is an event too: it must not wake the next look.
+        if event.is_ok_and(|event| event.kind.is_access()) {
+            return;
+        }
         // A full channel has woken already.
         let _ = wake.try_send(());
     });
@@ -113,4 +117,30 @@ fn act(
         true
     });
     unsettled
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn looking_wakes_nobody_and_writing_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("parts/1/model.onnx");
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, "content").unwrap();
+        let (wake, mut woken) = mpsc::channel(1);
+        let _watcher = events(folder.path(), wake).expect("this system has file events");
+        for _ in 0..10 {
+            assert_eq!(model_names(folder.path()).unwrap(), Vec::<String>::new());
+            let _ = FolderContent::of(&folder.path().join("parts"));
+            assert_eq!(fs::read(&file).unwrap(), b"content");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(woken.try_recv().is_err(), "looking at the folder woke the next look");
+        fs::write(&file, "another content").unwrap();
+        woken.recv().await.unwrap();
+    }
 }
