@@ -13,5 +13,5 @@ pub use instance::{Instance, Shared};
 pub use order::{Order, Turn};
 pub use policy::{BatchPolicy, Dispatch, Pending, Waiting};
 pub use queue::{BatchQueue, Place, QueueSettings, Refused, Taken, Ticket};
-pub use warm_up::warm_up;
+pub use warm_up::{refuse_nan, warm_up};
 pub use work::{Completed, Output, Payload, Priority, Work};

@@ -132,11 +132,24 @@ fn list(models: &wire::ListModelsResponse) -> String {
         for version in &model.versions {
             let state = version.state().as_str_name().trim_start_matches("MODEL_STATE_").to_lowercase();
             let default = if version.is_default { "answers where no version is named" } else { "" };
-            let remark = if version.reason.is_empty() { default } else { &version.reason };
+            let reason = on_one_line(&version.reason);
+            let remark = if reason.is_empty() { default } else { &reason };
             table.add_row([model.name.as_str(), &version.version.to_string(), &state, remark]);
         }
     }
     table.to_string()
+}
+
+/// Without line breaks and what else a terminal acts upon.
+fn on_one_line(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut line, character| {
+        if character.is_control() {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+        line
+    })
 }
 
 fn rollout(rollout: &wire::GetRolloutResponse) -> String {
@@ -149,12 +162,16 @@ fn rollout(rollout: &wire::GetRolloutResponse) -> String {
             [("old", trial.baseline.unwrap_or_default()), ("new", trial.candidate.unwrap_or_default())]
         {
             let wire::Requests { good, failed, mean_latency_ms } = requests;
-            lines.push(format!("  {name}: {good} answered, {failed} failed, mean latency {mean_latency_ms:.2} ms"));
+            let latency = if good > 0 { format!(", mean latency {mean_latency_ms:.2} ms") } else { String::new() };
+            lines.push(format!("  {name}: {good} answered, {failed} failed{latency}"));
         }
-        lines.push(format!(
-            "  {} pictures compared: agreement {:.3}, {} boxes of another class, scores {:+.4}",
-            trial.compared, trial.agreement, trial.class_changes, trial.score_shift
-        ));
+        lines.push(match trial.compared {
+            0 => "  no picture compared yet".to_owned(),
+            compared => format!(
+                "  {compared} pictures compared: agreement {:.3}, {} boxes of another class, scores {:+.4}",
+                trial.agreement, trial.class_changes, trial.score_shift
+            ),
+        });
     }
     if rollout.previous > 0 {
         let seconds = Duration::from_millis(rollout.previous_for_ms).as_secs();
@@ -166,5 +183,20 @@ fn rollout(rollout: &wire::GetRolloutResponse) -> String {
 fn event(event: &wire::Event) -> String {
     let kind = event.kind().as_str_name().trim_start_matches("EVENT_KIND_").to_lowercase();
     let wire::Event { unix_ms, model, version, detail, .. } = event;
+    let detail = on_one_line(detail);
     format!("{}.{:03}  {model}/{version}  {kind}  {detail}", unix_ms / 1000, unix_ms % 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_stays_on_its_line() {
+        let reason = "review \n \"ü\"\x1b[2J".to_owned();
+        let version = wire::VersionStatus { version: 2, reason, ..Default::default() };
+        let model = wire::ModelStatus { name: "parts".into(), versions: vec![version] };
+        let text = list(&wire::ListModelsResponse { models: vec![model] });
+        assert!(text.contains(r#"review \n "ü"\u{1b}[2J"#), "{text}");
+    }
 }

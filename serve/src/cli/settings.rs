@@ -58,6 +58,7 @@ pub(super) fn help() -> String {
     let mut text = String::from(
         "Settings come from built-in defaults, the configuration file, environment variables and flags; the later \
          ones win. In the file, a key stands in its section:\n\n    [server]\n    grpc_address = \"0.0.0.0:8001\"\n\n\
+         A variable or a flag takes a list as a,b or as in the file, [\"a\", \"b\"].\n\n\
          `detectd check --print-config` prints the settings in effect as such a file.\n\nSettings:\n",
     );
     for setting in config::settings() {

@@ -119,6 +119,10 @@ impl Reader<'_> {
             Kind::Text => Some(ValueKind::from(text)),
             Kind::Number => text.trim().parse::<u64>().ok().map(ValueKind::from),
             Kind::Switch => text.trim().parse::<bool>().ok().map(ValueKind::from),
+            // As in a file.
+            Kind::List if text.trim_start().starts_with('[') => {
+                DeValue::parse(text.trim()).ok().and_then(|value| typed(kind, value.get_ref()))
+            }
             Kind::List => {
                 let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
                 Some(items.map(|item| Value::new(Some(&place), item)).collect::<Vec<_>>().into())

@@ -94,6 +94,21 @@ fn good_values_arrive() {
 }
 
 #[test]
+fn a_flag_takes_a_list_as_a_file_does() {
+    let folder = folder("");
+    let models = |text| {
+        let loaded = Config::load(&sources(folder.path(), &[], &[("repository.models", text)]));
+        loaded.map(|loaded| loaded.config.repository.models).map_err(|error| error.to_string())
+    };
+    assert_eq!(models(r#" ["a", "b, c"] "#).expect("a list"), ["a", "b, c"]);
+    assert_eq!(models("[]").expect("a list"), Vec::<String>::new());
+    for wrong in ["[\"a\"", "[1]", "[a, b]"] {
+        let error = models(wrong).expect_err(wrong);
+        assert!(error.contains("repository.models: expected a list of strings, got"), "{error}");
+    }
+}
+
+#[test]
 fn a_problem_in_the_file_is_named_with_its_line() {
     let cases = [
         ("[sever]\ngrpc_address = 1\n", "unknown section [sever]; did you mean [server]?", 1),

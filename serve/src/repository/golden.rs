@@ -1,11 +1,12 @@
 //! Golden pictures: what a version must find, before it may serve.
 //!
 //! `<version>/golden/expected.json` names pictures in the same folder and the boxes that the version found in them when
-//! it was published, with the manifest's default options.
+//! it was published, with the manifest's default options. A picture that the list does not name is not run; pictures
+//! without a list are half of a copy, and refused.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
+use std::{fs, io};
 
 use bytes::Bytes;
 use detectd_engine::{DetectScratch, Engine};
@@ -41,11 +42,11 @@ struct Corners {
     y2: f32,
 }
 
-/// Runs the golden pictures of the version that lies in `folder` on `engine`. A version without them passes. Returns how
-/// many there are.
+/// Runs the golden pictures of the version that lies in `folder` on `engine`. A version without a folder of them passes.
+/// Returns how many there are.
 ///
 /// # Errors
-/// A picture is missing, fails, or has other boxes; it is named.
+/// A picture is missing, fails, or has other boxes; it is named. Or there are pictures, but no list.
 pub fn verify(
     folder: &Path,
     engine: &mut dyn Engine,
@@ -55,7 +56,13 @@ pub fn verify(
 ) -> Result<usize, String> {
     let list = folder.join("golden").join("expected.json");
     if !list.is_file() {
-        return Ok(0);
+        return match any_file(&folder.join("golden"))? {
+            None => Ok(0),
+            Some(name) => Err(format!(
+                "{}: there is no such file, which tells what is to be found in golden/{name}",
+                list.display()
+            )),
+        };
     }
     let pictures: BTreeMap<String, Picture> =
         serde_json::from_slice(&read(&list)?).map_err(|error| format!("{}: {error}", list.display()))?;
@@ -90,6 +97,24 @@ fn detect(
     buffers.give_back(pictures.into());
     let found = detected.detections.into_iter().next().ok_or("no answer came")?;
     Ok((found, prepared.size))
+}
+
+/// The name of something in `folder` that is not hidden; `None` also where there is no such folder.
+fn any_file(folder: &Path) -> Result<Option<String>, String> {
+    let at = |error: io::Error| format!("{}: {error}", folder.display());
+    let entries = match fs::read_dir(folder) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        entries => entries.map_err(at)?,
+    };
+    for entry in entries {
+        let name = entry.map_err(at)?.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {

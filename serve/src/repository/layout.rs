@@ -130,7 +130,7 @@ impl ModelFolder {
             None if self.manifest.task == Task::Tensor => Vec::new(),
             None => read_labels(&folder.join("labels.txt"))?,
         };
-        verify_digests(&folder)?;
+        verify_digests(&folder, self.manifest.require_digests.then(|| self.manifest.file()))?;
         Ok(VersionFolder { file, labels })
     }
 }
@@ -158,12 +158,18 @@ fn read_text(path: &Path) -> Result<String, String> {
 }
 
 /// Compares every file that `SHA256SUMS` lists, in the format of `sha256sum`, with its digest. A version without that
-/// file is not verified.
-fn verify_digests(folder: &Path) -> Result<(), String> {
+/// file is not verified, unless it is `required` that it lists this one.
+fn verify_digests(folder: &Path, required: Option<&str>) -> Result<(), String> {
     let list = folder.join("SHA256SUMS");
     if !list.is_file() {
-        return Ok(());
+        return match required {
+            None => Ok(()),
+            Some(_) => {
+                Err(format!("{}: there is no such file, but the manifest has require_digests = true", list.display()))
+            }
+        };
     }
+    let mut missing = required;
     for (number, line) in read_text(&list)?.lines().enumerate() {
         if line.trim().is_empty() {
             continue;
@@ -182,8 +188,14 @@ fn verify_digests(folder: &Path) -> Result<(), String> {
         if !actual.eq_ignore_ascii_case(digest) {
             return Err(format!("{}: its SHA-256 digest is {actual}, {} says {digest}", path.display(), place()));
         }
+        missing = missing.filter(|missing| *missing != name);
     }
-    Ok(())
+    match missing {
+        None => Ok(()),
+        Some(name) => {
+            Err(format!("{}: `{name}` is not in it, but the manifest has require_digests = true", list.display()))
+        }
+    }
 }
 
 fn sha256(path: &Path) -> io::Result<String> {
@@ -247,6 +259,25 @@ mod tests {
         assert!(version(&format!("{good}  other.onnx")).unwrap_err().contains("other.onnx"));
         assert!(version(&format!("{good}  ../model.toml")).unwrap_err().contains("leads out"));
         assert!(version("nonsense").unwrap_err().contains("line 1"));
+    }
+
+    #[test]
+    fn digests_can_be_required() {
+        let good = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824  model.onnx";
+        let manifest = "labels = [\"bolt\"]\nrequire_digests = true";
+        let root = repository(&[
+            ("parts/model.toml", manifest),
+            ("parts/1/model.onnx", "hello"),
+            ("parts/2/model.onnx", "hello"),
+            ("parts/2/SHA256SUMS", "\n"),
+            ("parts/3/model.onnx", "hello"),
+            ("parts/3/SHA256SUMS", good),
+        ]);
+        let folder = read_model(root.path(), "parts").unwrap();
+        let refused = folder.read_version(1).err().unwrap();
+        assert!(refused.ends_with("SHA256SUMS: there is no such file, but the manifest has require_digests = true"));
+        assert!(folder.read_version(2).err().unwrap().contains("`model.onnx` is not in it"));
+        assert!(folder.read_version(3).is_ok());
     }
 
     #[test]

@@ -59,6 +59,10 @@ pub struct Manifest {
     /// Which versions are served: `"all"`, `{ latest = 2 }`, or a list of numbers. The default is the latest one.
     #[serde(default)]
     pub versions: VersionPolicy,
+    /// A version is refused unless it has a `SHA256SUMS` that lists the model's file. Whatever else it lists must be
+    /// there too, so that no copy is served half done.
+    #[serde(default)]
+    pub require_digests: bool,
     /// How requests are gathered into executions.
     #[serde(default)]
     pub batching: Batching,

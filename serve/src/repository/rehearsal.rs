@@ -1,4 +1,5 @@
-//! The first run of a version, before it has instances: every batch size that it prepares for, and its golden pictures.
+//! The first run of a version, before it has instances: every batch size that it prepares for,
+//! a look at its outputs, and its golden pictures.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -8,7 +9,7 @@ use detectd_vision::DetectOptions;
 
 use super::golden;
 use super::manifest::GoldenSettings;
-use crate::batch::warm_up;
+use crate::batch::{refuse_nan, warm_up};
 use crate::buffers::BufferPool;
 
 /// What a version has to show.
@@ -31,7 +32,7 @@ impl Rehearsal<'_> {
     /// Runs it on an engine of its own and returns how many golden pictures agreed. Blocks.
     ///
     /// # Errors
-    /// What failed: opening the engine, an execution, or a golden picture, by name.
+    /// What failed: opening the engine, an execution, an output that is NaN, or a golden picture, by name.
     pub fn run(&self) -> Result<usize, String> {
         // The engine may panic when it is dropped, too.
         catch_unwind(AssertUnwindSafe(|| {
@@ -39,6 +40,7 @@ impl Rehearsal<'_> {
             for &size in self.sizes {
                 warm_up(engine.as_mut(), size).map_err(|error| format!("warm-up with a batch of {size}: {error}"))?;
             }
+            refuse_nan(engine.as_mut()).map_err(|error| error.to_string())?;
             golden::verify(self.folder, engine.as_mut(), self.options, self.buffers, self.golden)
         }))
         .unwrap_or_else(|_| Err("the engine panicked".into()))

@@ -272,20 +272,28 @@ impl Requests {
 impl fmt::Display for Figures {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (old, new) = (&self.baseline, &self.candidate);
+        let failed = |side: &Requests| measured(side.total(), side.error_rate() * 100.0, "%");
+        let latency = |side: &Requests| measured(side.good, side.mean_seconds() * 1000.0, "ms");
         write!(
             formatter,
-            "{} requests to the new version, {} to the old one; failed {:.2} % against {:.2} %; mean latency {:.2} ms \
-             against {:.2} ms; agreement {:.3} over {} pictures",
+            "{} requests to the new version, {} to the old one; failed {} against {}; mean latency {} against {}; ",
             new.total(),
             old.total(),
-            new.error_rate() * 100.0,
-            old.error_rate() * 100.0,
-            new.mean_seconds() * 1000.0,
-            old.mean_seconds() * 1000.0,
-            self.agreement(),
-            self.compared,
-        )
+            failed(new),
+            failed(old),
+            latency(new),
+            latency(old),
+        )?;
+        match self.compared {
+            0 => formatter.write_str("no picture compared"),
+            compared => write!(formatter, "agreement {:.3} over {compared} pictures", self.agreement()),
+        }
     }
+}
+
+/// A figure over `count` requests.
+fn measured(count: u64, figure: f64, unit: &str) -> String {
+    if count == 0 { "(not measured)".into() } else { format!("{figure:.2} {unit}") }
 }
 
 #[cfg(test)]
@@ -326,6 +334,18 @@ mod tests {
         one_stalled.answered(1.0);
         assert!(one_stalled.mean_seconds() > 1.5 * old.mean_seconds());
         assert_eq!(word(figures(old, one_stalled, 0.97), 1), "undecided");
+    }
+
+    #[test]
+    fn what_was_not_measured_has_no_figure() {
+        let measured = figures(requests(500, 0, 10.0), requests(75, 25, 12.0), 0.97);
+        let text = "100 requests to the new version, 500 to the old one; failed 25.00 % against 0.00 %; \
+                    mean latency 12.00 ms against 10.00 ms; agreement 0.970 over 20 pictures";
+        assert_eq!(measured.to_string(), text);
+        let failed = Figures { candidate: requests(0, 60, 0.0), ..Figures::default() };
+        let text = "60 requests to the new version, 0 to the old one; failed 100.00 % against (not measured); \
+                    mean latency (not measured) against (not measured); no picture compared";
+        assert_eq!(failed.to_string(), text);
     }
 
     #[test]

@@ -197,12 +197,27 @@ impl<'de> Visitor<'de> for Entry<'_, '_> {
     }
 }
 
-/// The elements of an answer's tensor as a flat list. What is no number is null, as JSON knows no other.
+/// The elements of an answer's tensor as a flat list. JSON has no way to write those that are [`Elements::no_number`].
 pub struct Elements<'a> {
     /// Their type.
     pub datatype: Datatype,
     /// Raw contents.
     pub raw: &'a [u8],
+}
+
+impl Elements<'_> {
+    /// The first element that is infinite or no number, and its index.
+    pub fn no_number(&self) -> Option<(usize, f64)> {
+        match self.datatype {
+            Datatype::Fp32 => no_number(numbers(self.raw, f32::from_le_bytes).map(f64::from)),
+            Datatype::Fp64 => no_number(numbers(self.raw, f64::from_le_bytes)),
+            _ => None,
+        }
+    }
+}
+
+fn no_number(elements: impl Iterator<Item = f64>) -> Option<(usize, f64)> {
+    elements.enumerate().find(|(_, value)| !value.is_finite())
 }
 
 impl Serialize for Elements<'_> {
@@ -288,9 +303,10 @@ mod tests {
             assert_eq!(written.len(), 2);
         }
         assert_eq!(of("[1, 2.5]", "FP32", &[2]).unwrap()[..4], 1.0f32.to_le_bytes());
-        let not_a_number = [f32::NAN.to_le_bytes(), 1.5f32.to_le_bytes()].concat();
-        let elements = Elements { datatype: Datatype::Fp32, raw: &not_a_number };
-        assert_eq!(serde_json::to_string(&elements).unwrap(), "[null,1.5]");
+        let infinite = [1.5f32.to_le_bytes(), f32::INFINITY.to_le_bytes()].concat();
+        assert_eq!(Elements { datatype: Datatype::Fp32, raw: &infinite }.no_number(), Some((1, f64::INFINITY)));
+        assert_eq!(Elements { datatype: Datatype::Fp32, raw: &infinite[..4] }.no_number(), None);
+        assert!(Elements { datatype: Datatype::Fp64, raw: &f64::NAN.to_le_bytes() }.no_number().is_some());
     }
 
     #[test]

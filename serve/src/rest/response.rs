@@ -50,7 +50,7 @@ pub struct Written {
 /// Writes `message`, outputs as `binary` says, in at most `limit` bytes.
 ///
 /// # Errors
-/// The answer is longer.
+/// The answer is longer, or JSON cannot hold an element.
 pub fn write(message: &wire::ModelInferResponse, binary: &Binary, limit: usize) -> Result<Written, Error> {
     let mut outputs = Vec::with_capacity(message.outputs.len());
     let mut appended = Vec::new();
@@ -64,6 +64,13 @@ pub fn write(message: &wire::ModelInferResponse, binary: &Binary, limit: usize) 
         }
         let datatype = Datatype::parse(&output.datatype).map_err(Error::internal)?;
         let data = (!in_memory && !is_binary).then_some(Elements { datatype, raw });
+        if let Some((index, value)) = data.as_ref().and_then(Elements::no_number) {
+            let name = &output.name;
+            return Err(Error::invalid(format!(
+                "output `{name}`: element {index} is {value}, which JSON cannot hold: ask for the output as binary data \
+                 (\"binary_data\": true in its parameters)"
+            )));
+        }
         outputs.push(Output { name: &output.name, datatype: datatype.name(), shape: &output.shape, parameters, data });
     }
     let json = Json {

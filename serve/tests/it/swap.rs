@@ -176,11 +176,15 @@ async fn a_version_that_is_no_good_is_refused_with_its_reason() {
     };
     // What the file asks for, what the refusal says, and what is changed in the folder.
     type Case<'a> = (&'a str, &'a str, &'a dyn Fn(&Path));
-    let cases: [Case<'_>; 8] = [
+    let cases: [Case<'_>; 9] = [
         ("load_fails", "wants the loader to fail", &|_| {}),
         ("load_panics", "panicked", &|_| {}),
         ("warm_up_fails", "wants executions to fail", &|_| {}),
         ("moves_boxes", "was expected, but not found", &golden),
+        ("", "golden/expected.json: there is no such file", &|folder| {
+            golden(folder);
+            fs::remove_file(folder.join("golden/expected.json")).unwrap();
+        }),
         ("", "SHA-256", &|folder| fs::write(folder.join("SHA256SUMS"), format!("{:064}  model.test", 0)).unwrap()),
         ("", "labels.txt", &|folder| fs::remove_file(folder.join("labels.txt")).unwrap()),
         ("", "model.test", &|folder| fs::remove_file(folder.join("model.test")).unwrap()),
@@ -209,7 +213,7 @@ async fn a_version_that_is_no_good_is_refused_with_its_reason() {
     traffic.more(20).await;
     assert!(traffic.stop().await.iter().flatten().all(|&version| version == 1));
     // More where a folder was looked at in the middle of its removal.
-    assert!(daemon.metric("detectd_model_swaps_total", &["outcome=\"failed\""]).await >= 8.0);
+    assert!(daemon.metric("detectd_model_swaps_total", &["outcome=\"failed\""]).await >= 9.0);
     // Golden pictures that agree let it in.
     let hidden = model.join(".incoming");
     write_version(&hidden, "parts", "");

@@ -59,6 +59,17 @@ fn negated() -> Network {
     network
 }
 
+/// The detector with one box coordinate that is no number.
+fn without_numbers() -> Network {
+    let mut network = networks::detector();
+    for step in &mut network.steps {
+        if let Operation::Affine { scale, .. } = &mut step.operation {
+            scale[2] = f32::NAN;
+        }
+    }
+    network
+}
+
 /// The detector without its last steps.
 fn beheaded() -> Network {
     let mut network = networks::detector();
@@ -98,7 +109,7 @@ async fn onnx_files_that_are_no_good_are_refused_under_load() {
         fs::write(folder.join("SHA256SUMS"), format!("{digest}  model.onnx\n")).unwrap();
     };
     let good_file = |folder: &Path| write(folder, &networks::detector());
-    let cases: [Case<'_>; 8] = [
+    let cases: [Case<'_>; 9] = [
         ("is damaged or cut short", &|folder| {
             good_file(folder);
             change(&folder.join("model.onnx"), |bytes| bytes[..64].fill(0xff));
@@ -125,6 +136,7 @@ async fn onnx_files_that_are_no_good_are_refused_under_load() {
             golden(folder, &found);
         }),
         ("output \"sum\" must be [batch, 7, rows]", &|folder| write(folder, &beheaded())),
+        ("output output0 [1, 7, 64]: value 128 is NaN", &|folder| write(folder, &without_numbers())),
         ("a detector takes one picture", &|folder| write(folder, &of_tensors())),
         ("output \"output0\" must be [batch, 8, rows]", &|folder| {
             good_file(folder);

@@ -1,14 +1,17 @@
 //! What the endpoints tell beside inference, and what they change.
 
+use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::time::Duration;
 
 use detectd::config::{Config, Control};
+use detectd_conformance::{Network, Operation, Port, Step, onnx};
+use detectd_engine::DataType;
 use serde_json::json;
 
 use super::{Http, INFER, base64, binary_pictures, output, pictures};
 use crate::support::{Daemon, Setup, eventually, good, png};
-use crate::swap::publish;
+use crate::swap::{publish, rollout, watching};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_server_and_its_models_describe_themselves() {
@@ -254,4 +257,57 @@ async fn the_root_answers_with_and_without_a_slash() {
     assert_eq!(http.get("/v2/").await.json(), expected);
     let (status, message) = http.send("DELETE", "/v2/", &[], "").await.error();
     assert!(status == 405 && message.starts_with("/v2/: "), "{status} {message}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_answered_is_named_also_where_the_canary_has_failed() {
+    let manifest = "[instances]\ncount = 1\n[rollout]\nstrategy = \"canary\"\nshare = 1.0\nwindow_s = 86400\n\
+                    min_requests = 1000000\n";
+    let daemon = Daemon::start(Setup { manifest, ..watching() }).await;
+    publish(&daemon, 2, "fails_at 1\nmoves_boxes");
+    eventually("it is on trial", async || rollout(&daemon).await.trial.is_some()).await;
+    let http = Http::to(&daemon);
+    let ask = async |class| {
+        let answer = http.post(INFER, &pictures(&[png(good(class))])).await.json();
+        let left = output(&answer, "boxes")["data"][0].as_f64().unwrap();
+        (answer["model_version"].as_str().unwrap().to_owned(), left > 0.0)
+    };
+    assert_eq!(ask(2).await, ("2".to_owned(), true), "the one on trial moves its boxes");
+    for _ in 0..3 {
+        assert_eq!(ask(1).await, ("1".to_owned(), false));
+    }
+    let statistics = http.get("/v2/models/parts/stats").await.json();
+    for (version, succeeded, failed) in [("1", 3, 0), ("2", 1, 3)] {
+        let of = statistics["model_stats"].as_array().unwrap().iter().find(|of| of["version"] == version).unwrap();
+        let figures = &of["inference_stats"];
+        assert_eq!(figures["success"]["count"], succeeded, "{of}");
+        assert_eq!(figures["fail"]["count"], failed, "{of}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_json_cannot_hold_is_refused_with_the_advice_to_take_binary_data() {
+    let port = |name| Port { name, data_type: DataType::Fp32, dims: vec![1, 2] };
+    let large = Operation::Affine { scale: vec![1.0, 3e38], offset: vec![0.0; 2], columns: true };
+    let steps = vec![Step { operation: large, inputs: vec!["x"], output: "y" }];
+    let network = Network { name: "large", inputs: vec![port("x")], steps, outputs: vec![port("y")] };
+    let repository = tempfile::tempdir().unwrap();
+    let folder = repository.path().join("large/1");
+    fs::create_dir_all(&folder).unwrap();
+    onnx::write(&network, None, &folder.join("model.onnx")).unwrap();
+    fs::write(folder.join("../model.toml"), "task = \"tensor\"\n[instances]\ncount = 1\n").unwrap();
+    let daemon = Daemon::start_in(repository, Setup { models: Vec::new(), ..Setup::default() }).await;
+    let http = Http::to(&daemon);
+    let ask = async |x: f32, binary: bool| {
+        let input = json!({ "name": "x", "datatype": "FP32", "shape": [1, 1, 2], "data": [1.0, x] });
+        let output = json!({ "name": "y", "parameters": { "binary_data": binary } });
+        http.post("/v2/models/large/infer", &json!({ "inputs": [input], "outputs": [output] })).await
+    };
+    let finite = ask(0.5, false).await.json();
+    assert_eq!(output(&finite, "y")["data"][1].as_f64().map(|value| value as f32), Some(1.5e38));
+    let (status, error) = ask(2.0, false).await.error();
+    assert_eq!(status, 400);
+    assert!(error.starts_with("output `y`: element 1 is inf") && error.contains("binary_data"), "{error}");
+    let infinite = ask(2.0, true).await;
+    assert_eq!(infinite.binary().1, [1f32.to_le_bytes(), f32::INFINITY.to_le_bytes()].concat());
 }
