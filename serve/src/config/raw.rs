@@ -69,7 +69,7 @@ pub(super) struct RawRepository {
     pub(super) path: String,
     /// Only these models; empty: all in the folder. With control "explicit": those to load at the start; empty: none.
     pub(super) models: Vec<String>,
-    /// A model that cannot be loaded ends the start. If false, it is listed as failed and the others serve.
+    /// A model none of whose versions can be loaded ends the start. If false, it is listed as failed and the others serve.
     pub(super) strict: bool,
     /// How models come and go while the daemon runs: "none", "watch" (the folder is watched), or "explicit" (by name,
     /// through an RPC or `detectd models`).
